@@ -1,0 +1,42 @@
+# Two commands do all the set-up on a machine that has Python >= 3.11 and make:
+#   make demo    environment, install, catalign quickstart
+#   make test    environment, install with the dev tools, the whole test suite
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test check environment develop clean
+
+demo: environment
+	$(BIN)/catalign quickstart --output demo
+
+test: develop
+	$(BIN)/python -m pytest
+
+check: develop
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+environment: .venv/installed
+develop: .venv/developed
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "catalign needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv || { echo "python3-venv is missing: install it first (Debian: apt-get install python3-venv)"; exit 1; }
+
+# torch first: installed alone under the pin it is the build that this machine's index offers, without a second look.
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing catalign and what it needs into .venv (a few minutes the first time) ..."
+	$(PIP) torch
+	$(PIP) -e .
+	@touch $@
+
+.venv/developed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing catalign with its development tools into .venv (a few minutes the first time) ..."
+	$(PIP) torch
+	$(PIP) -e '.[dev]'
+	@touch $@ .venv/installed
+
+clean:
+	rm -rf .venv demo

@@ -1,0 +1,1 @@
+"""Items, their titles, and the trie of title tokens."""

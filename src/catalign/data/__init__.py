@@ -1,0 +1,1 @@
+"""Interactions and items in, windows of item indices out."""

@@ -1,0 +1,1 @@
+"""Metrics, intervals, floor rows, predictions."""

@@ -1,0 +1,1 @@
+"""The language model: loading, adapters, the embedded model, the prefix forest."""

@@ -1,0 +1,1 @@
+"""From item indices to token sequences."""

@@ -1,0 +1,1 @@
+"""One trainer and the run folder it leaves."""

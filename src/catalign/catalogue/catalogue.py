@@ -51,7 +51,8 @@ class Catalogue:
         cls, item_ids: Iterable[str], titles: Iterable[str], popularity: ArrayLike | None = None
     ) -> Catalogue:
         """Build from an id, a title and (optionally) a training count per item; see `from_frame`."""
-        return cls.from_frame(pl.DataFrame({"item_id": list(item_ids), "title": list(titles)}), popularity)
+        columns = {"item_id": list(item_ids), "title": list(titles)}
+        return cls.from_frame(pl.DataFrame(columns, schema={"item_id": pl.String, "title": pl.String}), popularity)
 
     @classmethod
     def from_frame(cls, items: pl.DataFrame, popularity: ArrayLike | None = None) -> Catalogue:

@@ -1,0 +1,1 @@
+"""Measurements that print what they find: `python -m benchmarks.NAME`."""

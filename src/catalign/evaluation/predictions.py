@@ -56,7 +56,7 @@ class PredictionWriter:
 
         Args:
             folder: the predictions folder.
-            expected: what produces them (split, beams, score mode, checkpoint, dataset hash, window sample), JSON values.
+            expected: what produces them: split, beams, score mode, checkpoint, dataset hash, window sample.
             asked: the windows to predict, from `draw_windows`: window, user_id, target; other columns pass through.
             depth: how many items each list is asked for.
 

@@ -18,17 +18,16 @@ _COLUMNS = (  # heading, part of the metrics ("" = all windows), metric
     ("MRR@10", "", "mrr@10"),
     ("NDCG@10 warm", "warm", "ndcg@10"),
     ("NDCG@10 cold", "cold", "ndcg@10"),
-    ("HR@10 cold", "cold", "hr@10"),
 )
 _ABSENT = "–"
 
 
 def as_table(rows: Rows) -> Table:
-    """Return a rich table with each interval under its mean; it fits 120 columns with method names of up to 24 letters."""
+    """Return a rich table with each interval under its mean; cells wrap where the terminal is narrow."""
     table = Table(box=SIMPLE_HEAD, caption=notes(rows), caption_justify="left")
-    table.add_column("method", overflow="fold")
+    table.add_column("method", overflow="fold", min_width=min(18, max(map(len, rows), default=0)))
     for heading, _, _ in _COLUMNS:
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(heading.replace(" ", "\n"), justify="right")
     table.add_column("windows\n(cold)", justify="right", no_wrap=True)
     for method, metrics in rows.items():
         cells = ["\n".join(filter(None, _cell(metrics, part, metric))) for _, part, metric in _COLUMNS]
@@ -48,7 +47,7 @@ def as_markdown(rows: Rows) -> str:
     headings = ["method", *(heading for heading, _, _ in _COLUMNS), "windows (cold)"]
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
     for method, metrics in rows.items():
-        cells = ["{} {}".format(*_cell(metrics, part, metric)).strip() for _, part, metric in _COLUMNS]
+        cells = ["{} ({})".format(*_cell(metrics, part, metric)).removesuffix(" ()") for _, part, metric in _COLUMNS]
         lines.append([method.replace("|", "\\|"), *cells, "{} ({})".format(*_windows(metrics))])
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"{table}\n\n{notes(rows).replace(chr(10), chr(10) * 2)}\n"
@@ -62,9 +61,7 @@ def as_json(rows: Rows) -> str:
 def notes(rows: Rows) -> str:
     """Return the lines that belong under the table: what the intervals are over, and what produced each row."""
     over = " / ".join(dict.fromkeys(metrics["ci95_over"] for metrics in rows.values()))
-    lines = [
-        f"Full catalogue ranked; in brackets 95 % bootstrap intervals over {over}; cold = target never seen in training."
-    ]
+    lines = [f"Full catalogue ranked; 95 % bootstrap intervals over {over}; cold: the target never occurs in training."]
     for method, metrics in rows.items():
         if produced := metrics.get("produced_by"):
             lines.append(f"{method}: " + ", ".join(f"{key} {_value(value)}" for key, value in produced.items()))
@@ -77,7 +74,12 @@ def _cell(metrics: Mapping[str, Any], part: str, metric: str) -> tuple[str, str]
     if metric not in numbers:
         return _ABSENT, ""
     low, high = numbers["ci95"][metric]
-    return f"{numbers[metric]:.4f}", f"[{low:.3f}, {high:.3f}]"
+    return _number(numbers[metric]), f"{_number(low)} – {_number(high)}"
+
+
+def _number(value: float) -> str:
+    """Return four digits without the leading zero, as the papers print them."""
+    return f"{value:.4f}".removeprefix("0")
 
 
 def _windows(metrics: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,1 +1,17 @@
 """Losses as pure functions of tensors, one formula in one place."""
+
+from catalign.objectives.language import language_losses
+from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses, valid_logits
+from catalign.objectives.segments import segment_logsumexp
+from catalign.objectives.temperature import AdaptiveTemperature, adaptive_temperature
+
+__all__ = [
+    "AdaptiveTemperature",
+    "Denominator",
+    "adaptive_temperature",
+    "language_losses",
+    "masked_softmax_losses",
+    "reduce_losses",
+    "segment_logsumexp",
+    "valid_logits",
+]

@@ -11,12 +11,14 @@ without; ordered 0.083 and 0.074); for the ordered form also the backward weight
 two training counts (0 to 0.7).
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from scipy import sparse
 
-from catalign.evaluation.metrics import NO_ITEM
+from catalign.evaluation.metrics import NO_ITEM, ranks_of_targets, summarise
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -60,6 +62,24 @@ def floor_rankings(
         for name, matrix_II in similarities.items()
     }
     return {"popularity": popular_WK, **similar}
+
+
+def floor_metrics(
+    training_windows: pl.DataFrame,
+    training_counts_I: Ints,
+    windows: pl.DataFrame,
+    *,
+    exclude_history: bool = False,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Return the metrics (see `metrics.summarise`) of every floor row over `windows` (user_id, history, target)."""
+    rankings = floor_rankings(training_windows, training_counts_I, windows, exclude_history=exclude_history)
+    target_W = windows["target"].to_numpy().astype(np.int64)
+    warm_W, users_W = training_counts_I[target_W] > 0, windows["user_id"].to_numpy()
+    return {
+        name: summarise(ranks_of_targets(ranked_WK, target_W), warm_W, depth=DEPTH, groups_W=users_W, seed=seed)
+        for name, ranked_WK in rankings.items()
+    }
 
 
 def following_counts(training_windows: pl.DataFrame, items: int) -> sparse.csr_array:

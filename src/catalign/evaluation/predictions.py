@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from catalign.data.dataset import write_parquet
 from catalign.errors import UserError
 from catalign.evaluation.metrics import NO_ITEM, ranks_of_targets, summarise
 from catalign.files import read_json, whole_file, write_json
@@ -75,7 +76,7 @@ class PredictionWriter:
             if _parts(self.folder):
                 raise UserError("holds parts but no predictions.json", where=self.folder, mend="choose another folder")
             with whole_file(self.folder / "windows.parquet") as partial:
-                _asked_columns(asked).write_parquet(partial)
+                write_parquet(_asked_columns(asked), partial)
             write_json(self.folder / "predictions.json", settings)  # last: its presence marks a folder to resume
             done = pl.DataFrame(schema=_SCHEMA)
         for leftover in self.folder.glob(".part-*.partial-*"):  # of a killed evaluation
@@ -108,7 +109,7 @@ class PredictionWriter:
             pl.col(name).arr.to_list().list.head(pl.col("length")).cast(_SCHEMA[name]) for name in ("ranked", "scores")
         )
         with whole_file(self.folder / f"part-{self._next:05d}.parquet") as partial:
-            pl.concat([_asked_columns(batch), lists], how="horizontal").write_parquet(partial)
+            write_parquet(pl.concat([_asked_columns(batch), lists], how="horizontal"), partial)
         self._next += 1
         self.left = left
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 Rows = Mapping[str, Mapping[str, Any]]
 """Method name to the metrics of `metrics.summarise`, in the order of printing."""
@@ -22,23 +23,23 @@ _COLUMNS = (  # heading, part of the metrics ("" = all windows), metric
 _ABSENT = "–"
 
 
-def as_table(rows: Rows) -> Table:
-    """Return a rich table with each interval under its mean; cells wrap where the terminal is narrow."""
-    table = Table(box=SIMPLE_HEAD, caption=notes(rows), caption_justify="left")
-    table.add_column("method", overflow="fold", min_width=min(18, max(map(len, rows), default=0)))
+def as_rich(rows: Rows) -> Group:
+    """Return a rich table, each interval under its mean, and the notes; cells wrap where the terminal is narrow."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("method", overflow="fold", width=min(18, max(map(len, rows), default=0)))
     for heading, _, _ in _COLUMNS:
-        table.add_column(heading.replace(" ", "\n"), justify="right")
+        table.add_column(heading.replace(" ", "\n"), justify="right", min_width=len("NDCG@10"))
     table.add_column("windows\n(cold)", justify="right", no_wrap=True)
     for method, metrics in rows.items():
         cells = ["\n".join(filter(None, _cell(metrics, part, metric))) for _, part, metric in _COLUMNS]
         table.add_row(method, *cells, "{}\n({})".format(*_windows(metrics)))
-    return table
+    return Group(table, Text(notes(rows)))
 
 
 def as_text(rows: Rows, *, width: int = 119) -> str:
     """Return the table as plain text without colours, `width` columns wide at most."""
     buffer = io.StringIO()
-    Console(file=buffer, width=width, color_system=None, force_terminal=False).print(as_table(rows))
+    Console(file=buffer, width=width, color_system=None, force_terminal=False).print(as_rich(rows))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 

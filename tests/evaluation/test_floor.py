@@ -1,5 +1,4 @@
 import ast
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -133,7 +132,7 @@ def read_video_games(name: str) -> pl.DataFrame:
 
 
 @pytest.mark.realdata
-@pytest.mark.skipif(not Path(VIDEO_GAMES).exists(), reason="no Amazon Video Games beside the project")
+@pytest.mark.skipif(not VIDEO_GAMES.exists(), reason="no Amazon Video Games beside the project")
 def test_video_games() -> None:
     training, test = read_video_games("train.csv.gz"), read_video_games("test.csv")
     counts_I = np.bincount(training["target"], minlength=3_858)

@@ -1,1 +1,1 @@
-"""Interactions and items in, windows of item indices out."""
+"""From a user's tables or a published layout to the dataset folder."""

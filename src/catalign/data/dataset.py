@@ -1,0 +1,162 @@
+"""The dataset folder: its card, its tables, how it is written and read."""
+
+import errno
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pydantic
+
+from catalign.data.ledger import Ledger
+from catalign.data.splits import SPLITS
+from catalign.errors import UserError
+from catalign.files import read_json, sha256_of, write_json
+
+CARD = "dataset.json"
+FORMAT = 1
+
+
+class SourceFile(pydantic.BaseModel):
+    """A file that the dataset was made from."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class SplitCounts(pydantic.BaseModel):
+    """How much a split holds."""
+
+    windows: int
+    interactions: int
+    cold_targets: int = pydantic.Field(description="windows whose target never occurs in training")
+
+
+class TitleCounts(pydantic.BaseModel):
+    """What cleaning met in the titles."""
+
+    changed: int = pydantic.Field(description="titles that cleaning changed")
+    missing: int = pydantic.Field(description="items without a title")
+    items_sharing: int = pydantic.Field(description="kept items whose title another kept item has too")
+    titles_shared: int = pydantic.Field(description="titles that more than one kept item has")
+
+
+class Card(pydantic.BaseModel):
+    """The content of `dataset.json`."""
+
+    format: int = FORMAT
+    catalign: str
+    layout: str
+    sources: list[SourceFile]
+    options: dict[str, Any]
+    split_rule: str
+    users: int
+    items: int
+    interactions: int
+    splits: dict[str, SplitCounts]
+    titles: TitleCounts
+    rows_in: dict[str, int] = pydantic.Field(description="table -> rows read")
+    rows_kept: dict[str, int] = pydantic.Field(description="table -> rows kept")
+    dropped: dict[str, dict[str, int]] = pydantic.Field(description="table -> reason -> rows dropped")
+    warnings: list[str]
+    files: dict[str, str] = pydantic.Field(description="file -> SHA-256")
+
+
+class Dataset:
+    """A dataset folder, read when asked.
+
+    Attributes:
+        folder: where it lies.
+        card: the content of `dataset.json`.
+    """
+
+    def __init__(self, folder: Path, card: Card) -> None:
+        self.folder = folder
+        self.card = card
+
+    @cached_property
+    def items(self) -> pl.DataFrame:
+        """`item_id`, `title`, metadata; the row number is the item index."""
+        return self._read("items.parquet")
+
+    @cached_property
+    def interactions(self) -> pl.DataFrame:
+        """`user_id`, `item` (UInt32), `timestamp` (Int64 ms or null), `rating` (Float32 or null), `split` (text)."""
+        return self._read("interactions.parquet")
+
+    def windows(self, split: str) -> pl.DataFrame:
+        """`user_id`, `history` (list of UInt32, oldest first), `target` (UInt32), `timestamp` (Int64 ms or null).
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}", where=self.folder, mend=f"choose from {', '.join(SPLITS)}")
+        return self._read(f"windows/{split}.parquet")
+
+    def training_counts(self) -> npt.NDArray[np.int64]:
+        """Return how often each item occurs in training, [items]; above 0 the item is warm."""
+        trained = self.interactions.filter(pl.col("split") == "train")["item"].to_numpy()
+        return np.bincount(trained, minlength=self.items.height).astype(np.int64)
+
+    def _read(self, name: str) -> pl.DataFrame:
+        try:
+            return pl.read_parquet(self.folder / name)
+        except (FileNotFoundError, pl.exceptions.PolarsError) as error:
+            raise UserError(
+                f"{name} is missing or damaged", where=self.folder, mend="prepare the dataset again"
+            ) from error
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Open a dataset folder.
+
+    Raises:
+        UserError: it is none.
+    """
+    folder = Path(folder)
+    if not (folder / CARD).is_file():
+        raise UserError(
+            f"is not a dataset folder (no {CARD})", where=folder, mend="make one with catalign data prepare"
+        )
+    try:
+        return Dataset(folder, Card.model_validate(read_json(folder / CARD)))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(
+            f"is not the card of a dataset ({'.'.join(map(str, first['loc']))}: {first['msg']})",
+            where=folder / CARD,
+            mend="prepare the dataset again",
+        ) from error
+
+
+def write_tables(
+    folder: Path, items: pl.DataFrame, interactions: pl.DataFrame, windows: dict[str, pl.DataFrame], ledger: Ledger
+) -> dict[str, str]:
+    """Write everything but the card into `folder` and return the SHA-256 of each file."""
+    (folder / "windows").mkdir()
+    write_parquet(items, folder / "items.parquet")
+    write_parquet(interactions.with_columns(pl.col("split").cast(pl.String)), folder / "interactions.parquet")
+    for split in SPLITS:
+        write_parquet(windows[split], folder / "windows" / f"{split}.parquet")
+    ledger.write(folder / "rejects.jsonl")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+
+
+def write_card(folder: Path, card: Card) -> None:
+    """Write `dataset.json`, the last file of a dataset folder."""
+    write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write a frame as Parquet; polars hides the system's error, so a full disk is told from its words."""
+    try:
+        frame.write_parquet(path)
+    except pl.exceptions.ComputeError as error:
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise OSError(errno.ENOSPC, "no space left on device", str(path)) from error
+        raise

@@ -3,8 +3,6 @@
 import json
 import tomllib
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from catalign.cli import doctor as module
+from catalign.model.precision import PrecisionChoice
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -27,10 +26,6 @@ def run(*options: str) -> str:
 def pretend_versions(monkeypatch: pytest.MonkeyPatch, versions: dict[str, str | None]) -> None:
     real = module._installed_version
     monkeypatch.setattr(module, "_installed_version", lambda name: versions[name] if name in versions else real(name))
-
-
-def pretend_capabilities(monkeypatch: pytest.MonkeyPatch, **flags: Any) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: MappingProxyType(flags))
 
 
 def test_json_holds_what_a_program_needs() -> None:
@@ -49,19 +44,14 @@ def test_the_tables_say_the_same() -> None:
         assert text in output
 
 
-@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16", "bf16"])
-def test_bfloat16_where_the_cpu_has_it(monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-    pretend_capabilities(monkeypatch, avx2=True, **{flag: True})
-    chosen = module._precision("cpu")
-    assert chosen["training"] == "bfloat16 autocast"
-    assert flag in chosen["why"]
-
-
-def test_float32_where_the_cpu_lacks_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    pretend_capabilities(monkeypatch, avx2=True, avx512_bf16=False)
-    chosen = module._precision("cpu")
-    assert chosen["training"] == "float32"
-    assert "not native" in chosen["why"]
+def test_number_formats_are_those_that_training_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, said in ((torch.bfloat16, "bfloat16 autocast"), (torch.float32, "float32")):
+        choice = PrecisionChoice(dtype, "because I say so")
+        monkeypatch.setattr(module, "choose_precision", lambda device, choice=choice: choice)
+        row = module.examine()["precision"][0]
+        assert row["training"].startswith(said)
+        assert row["why"] == "because I say so"
+        assert "because I say so" in run()
 
 
 def test_a_missing_or_old_requirement_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

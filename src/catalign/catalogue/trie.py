@@ -246,9 +246,13 @@ class TitleTrie:
         Args:
             allowed: [items]; a mask of items (in stock, not seen, of a category...).
         """
+        return self.count_items(allowed) > 0
+
+    def count_items(self, allowed: ArrayLike) -> Int64Array:
+        """[nodes]; how many of the allowed items lie below each node (or at it); `allowed` as in `restrict`."""
         mask = np.asarray(allowed, dtype=np.bool_)
         allowed_of_title = np.bincount(self.item_title[mask], minlength=self.titles)
-        return _count_below(self.child_start, self.title_leaf, allowed_of_title) > 0
+        return _count_below(self.child_start, self.title_leaf, allowed_of_title)
 
     def statistics(self) -> TrieStatistics:
         """Count what decides the cost of training and decoding; means are over distinct titles."""

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from catalign.model.precision import choose_precision
+
 DISTRIBUTION = "catalign"
 GIVES = {  # what each optional part of the package is for
     "dev": "the test suite and the checks (make test, make check)",
 }
-NATIVE_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # as torch.cpu.get_capabilities() names them
+FORMATS = {torch.bfloat16: "bfloat16 autocast, weights and losses in float32", torch.float32: "float32"}
 
 
 def doctor(
@@ -54,6 +56,11 @@ def examine() -> dict[str, Any]:
     """Everything that `doctor` prints, as plain values."""
     devices = _devices()
     on = ["cpu", *(gpu["device"] for gpu in devices["gpus"])]
+    chosen = [choose_precision(torch.device(device)) for device in on]
+    precision = [
+        {"device": device, "training": FORMATS[choice.dtype], "why": choice.reason}
+        for device, choice in zip(on, chosen, strict=True)
+    ]
     versions, missing = _packages()
     if not devices["gpus"]:
         gives = "fine-tuning of downloaded models; a CPU is for the presets of the embedded model"
@@ -62,7 +69,7 @@ def examine() -> dict[str, Any]:
     return {
         "versions": versions,
         "devices": devices,
-        "precision": [{"device": device, **_precision(device)} for device in on],
+        "precision": precision,
         "missing": missing,
     }
 
@@ -129,23 +136,6 @@ def _memory_bytes() -> int | None:
     if not hasattr(os, "sysconf"):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _precision(device: str) -> dict[str, str]:
-    """What training computes in on `device` ("cpu", "cuda:0", "mps"), and how that was found out."""
-    if device == "mps":
-        return {"training": "float32", "why": "bfloat16 has not been tried on Apple GPUs"}
-    if device == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        flags = [flag for flag in NATIVE_BFLOAT16 if capabilities.get(flag)]
-        native, seen = bool(flags), f"torch.cpu.get_capabilities() has {' and '.join(flags or NATIVE_BFLOAT16)}"
-    else:
-        with torch.cuda.device(device):
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-        seen = "torch.cuda.is_bf16_supported(including_emulation=False)"
-    if native:
-        return {"training": "bfloat16 autocast", "why": f"native here ({seen}); weights and losses stay in float32"}
-    return {"training": "float32", "why": f"bfloat16 is not native here (false: {seen}) and emulating it is slow"}
 
 
 def _version_line(row: dict[str, Any]) -> str | Text:

@@ -1,0 +1,102 @@
+"""Ranked items for any number of histories, in batches."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from catalign.decoding.ranking import rank_items
+from catalign.decoding.search import ScoreMode, search_titles
+from catalign.decoding.trie_tensors import Exclusions, TrieTensors
+from catalign.model.language_model import LanguageModel
+from catalign.prompting.prompter import Prompter
+
+History = Sequence[int] | npt.NDArray[np.integer]
+
+
+class CatalogueSearch:
+    """Searches one catalogue with one model; what does not depend on the history is prepared once.
+
+    Args:
+        model: the language model, put into evaluation mode while it searches.
+        prompter: writes the prompts and holds the trie.
+        beams: width of the search.
+        score: see `search_titles`.
+        exclude_history: leave out the items of the history (and of the extra lists given with a call).
+        allowed: [items]; search only these.
+        batch_size: histories in one batch.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompter: Prompter,
+        *,
+        beams: int,
+        score: ScoreMode = "valid",
+        exclude_history: bool = False,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self.model, self.prompter = model, prompter
+        self.beams, self.score = beams, score
+        self.exclude_history, self.allowed, self.batch_size = exclude_history, allowed, batch_size
+        self._tensors = TrieTensors.of(prompter.trie, model.device, allowed)
+
+    def recommend(
+        self, histories: Sequence[History], count: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield (numbers of the histories, items, scores) batch by batch; histories of like length share a batch.
+
+        Args:
+            histories: item indices, oldest first.
+            count: items per history.
+
+        Yields:
+            numbers [B] into `histories`; items [B, count], -1 where there are fewer; scores [B, count], -inf there.
+        """
+        prompts = [self.prompter.prompt(history) for history in histories]
+        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        training = self.model.training
+        self.model.eval()
+        try:
+            for start in range(0, len(order), self.batch_size):
+                numbers = order[start : start + self.batch_size]
+                items, scores = self._search(numbers, histories, [prompts[number] for number in numbers], count)
+                yield numbers, items, scores
+        finally:
+            self.model.train(training)
+
+    def recommend_all(
+        self, histories: Sequence[History], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Items and scores [W, count] of all histories, in the order given."""
+        item_WK = np.full((len(histories), count), -1, dtype=np.int64)
+        score_WK = np.full((len(histories), count), -np.inf, dtype=np.float32)
+        for numbers, items, scores in self.recommend(histories, count):
+            item_WK[numbers], score_WK[numbers] = items, scores
+        return item_WK, score_WK
+
+    def _search(
+        self,
+        numbers: npt.NDArray[np.int64],
+        histories: Sequence[History],
+        prompts: list[npt.NDArray[np.int32]],
+        count: int,
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        trie = self.prompter.trie
+        exclusions, closed = None, None
+        if self.exclude_history or self.allowed is not None:
+            closed = np.zeros((len(numbers), trie.items), dtype=np.bool_)
+            if self.allowed is not None:
+                closed[:] = ~self.allowed
+        if self.exclude_history:
+            assert closed is not None
+            excluded = [np.asarray(histories[number], dtype=np.int64) for number in numbers]
+            exclusions = Exclusions(trie, excluded, self._tensors, self.allowed)
+            for row, items in enumerate(excluded):
+                closed[row, items] = True
+        found = search_titles(
+            self.model, self._tensors, prompts, beams=self.beams, score=self.score, exclusions=exclusions
+        )
+        return rank_items(trie, found.title_BK.cpu().numpy(), found.score_BK.float().cpu().numpy(), count, closed)

@@ -1,0 +1,295 @@
+"""Constrained beam search that walks the trie: every beam ends at a real title.
+
+A beam is a trie node and a score. In one step every live beam chooses among the children of its node; a forced run
+(single children) is followed at once, so the next step stands at a branching node again. The prompt's keys and values
+are computed once per user; the tokens of the beams are appended to them, and a mask tells which of them each beam sees.
+
+Legend: B users, K beams, T prompt slots of the cache, G slots appended to it, M tokens fed in a step, E candidates,
+H width, A alphabet.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import DynamicCache
+
+from catalign.decoding.trie_tensors import Exclusions, TrieTensors
+from catalign.model.language_model import LanguageModel
+
+ScoreMode = Literal["valid", "full"]
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True)
+class FoundTitles:
+    """The best titles of each user, best first.
+
+    Attributes:
+        title_BK: titles (leaves of the trie), -1 where a user has fewer than K.
+        score_BK: log-probabilities, -inf where there is no title.
+    """
+
+    title_BK: torch.Tensor
+    score_BK: torch.Tensor
+
+
+@torch.no_grad()
+def search_titles(
+    model: LanguageModel,
+    trie: TrieTensors,
+    prompts: Sequence[npt.NDArray[np.integer]],
+    *,
+    beams: int,
+    score: ScoreMode = "valid",
+    exclusions: Exclusions | None = None,
+) -> FoundTitles:
+    """Find the best titles for a batch of prompts.
+
+    Args:
+        model: the language model.
+        trie: the trie on the model's device.
+        prompts: B token arrays.
+        beams: K, both the width of the search and the number of titles returned.
+        score: `valid` takes the softmax over the children of a node (mask first; matches MSL training), `full` over the
+            whole vocabulary (the order of the published decoders).
+        exclusions: what may not be recommended to whom.
+    """
+    search = _Search(model, trie, prompts, beams, score)
+    while search.expand(exclusions):
+        pass
+    return FoundTitles(search.title_BK, search.done_BK)
+
+
+class _Search:
+    """The state of one batch. A beam that does not exist has score -inf."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        trie: TrieTensors,
+        prompts: Sequence[npt.NDArray[np.integer]],
+        beams: int,
+        score: ScoreMode,
+    ) -> None:
+        self.model, self.trie, self.beams, self.score = model, trie, beams, score
+        device = model.device
+        self.head_AH = model.head_VH[trie.alphabet].float()
+        bias_V = model.head_bias_V
+        self.bias_A = None if bias_V is None else bias_V[trie.alphabet].float()
+        users = len(prompts)
+        self.user_B = torch.arange(users, device=device)
+        self.title_BK = torch.full((users, beams), -1, device=device)
+        self.done_BK = torch.full((users, beams), NEVER, device=device)
+        self._read_prompts(prompts)
+        root_B1 = torch.zeros(users, 1, dtype=torch.int64, device=device)
+        none_B1 = torch.zeros(users, 1, device=device)
+        self.node_BK, self.score_BK = root_B1, none_B1
+        self.visible_BKG = torch.zeros(users, 1, 0, dtype=torch.bool, device=device)
+        if int(trie.run_end[0]) != 0:
+            self._start_below_forced_root()
+
+    def _read_prompts(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
+        """Run the prompts, padded on the right, and keep their keys and values."""
+        length_B = torch.tensor([len(prompt) for prompt in prompts], device=self.model.device)
+        token_BT = torch.zeros(len(prompts), int(length_B.max()), dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            token_BT[row, : len(prompt)] = torch.from_numpy(prompt.astype(np.int64))
+        token_BT = token_BT.to(self.model.device)
+        self.length_B = length_B
+        slot_T = torch.arange(token_BT.shape[1], device=self.model.device)
+        self.prompt_BT = slot_T < length_B[:, None]
+        self.cache = DynamicCache()
+        # Padding stands after the prompt, so causal attention alone keeps it out of sight.
+        hidden_BTH = self.model.decoder(
+            input_ids=token_BT, position_ids=slot_T.expand_as(token_BT), past_key_values=self.cache, use_cache=True
+        ).last_hidden_state
+        self.hidden_BKH = hidden_BTH[self.user_B, length_B - 1][:, None]
+
+    def _start_below_forced_root(self) -> None:
+        """Every title begins with the same tokens (or there is one title): follow them first."""
+        first_B1 = self.trie.child_start[0].expand(len(self.user_B), 1).clone()
+        parent_B1 = torch.zeros_like(first_B1)
+        score_B1 = self._first_token_score(first_B1)
+        self._go_on(first_B1, parent_B1, score_B1)
+
+    def _first_token_score(self, node_B1: torch.Tensor) -> torch.Tensor:
+        """Score of the forced first token: 0, or its full-vocabulary log-probability."""
+        if self.score == "valid":
+            return torch.zeros(node_B1.shape, device=node_B1.device)
+        return self._full_log_probability(self.hidden_BKH[:, 0], self.trie.token[node_B1[:, 0]])[:, None]
+
+    def expand(self, exclusions: Exclusions | None) -> bool:
+        """Let every live beam choose among its children; returns whether anything is left to do."""
+        best_open_B = self.score_BK.amax(dim=1)
+        open_B = best_open_B > self.done_BK[:, -1]  # scores only fall: nothing below the last title can pass it
+        alive_BK = (self.score_BK > NEVER) & open_B[:, None]
+        user_L, beam_L = alive_BK.nonzero(as_tuple=True)
+        if len(user_L) == 0:
+            return False
+        node_L = self.node_BK[user_L, beam_L]
+        start_L = self.trie.child_start[node_L]
+        children_L = self.trie.child_start[node_L + 1] - start_L
+        live_E = torch.repeat_interleave(children_L)
+        offset_L = children_L.cumsum(0) - children_L
+        child_E = torch.arange(len(live_E), device=live_E.device) + (start_L - offset_L)[live_E]
+        score_E = self.score_BK[user_L, beam_L][live_E] + self._log_probabilities(
+            self.hidden_BKH[user_L, beam_L], live_E, child_E
+        )
+        user_E, beam_E = user_L[live_E], beam_L[live_E]
+        if exclusions is not None:
+            score_E = score_E.masked_fill(~exclusions.open(user_E, child_E), NEVER)
+        else:
+            score_E = score_E.masked_fill(self.trie.items_below[child_E] == 0, NEVER)
+        candidates = self._best(user_E, score_E, child_E, beam_E)
+        self._go_on(*candidates)
+        return True
+
+    def _log_probabilities(self, hidden_LH: torch.Tensor, live_E: torch.Tensor, child_E: torch.Tensor) -> torch.Tensor:
+        """Log-probability of every candidate child given its beam."""
+        logits_LA = torch.nn.functional.linear(hidden_LH.float(), self.head_AH, self.bias_A)
+        logits_E = self.model.finish_logits(logits_LA[live_E, self.trie.symbol[child_E]])
+        if self.score == "full":
+            return logits_E - self._vocabulary_logsumexp(hidden_LH)[live_E]
+        beams = len(hidden_LH)
+        most_L = torch.full((beams,), NEVER, device=logits_E.device).scatter_reduce(0, live_E, logits_E, "amax")
+        sum_L = torch.zeros(beams, device=logits_E.device).index_add(0, live_E, (logits_E - most_L[live_E]).exp())
+        return logits_E - (most_L + sum_L.log())[live_E]
+
+    def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor, rows: int = 256) -> torch.Tensor:
+        """log sum exp of the logits of the whole vocabulary, a few rows at a time; shape [L]."""
+        head_VH, bias_V = self.model.head_VH, self.model.head_bias_V
+        parts = [
+            self.model.finish_logits(torch.nn.functional.linear(part.to(head_VH.dtype), head_VH, bias_V).float())
+            .logsumexp(dim=-1)
+            for part in torch.split(hidden_LH, rows)
+        ]  # fmt: skip
+        return torch.cat(parts)
+
+    def _full_log_probability(self, hidden_LH: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
+        """Log-probability of one token per row under the whole vocabulary; shape [L]."""
+        logits_L = (hidden_LH.float() * self.model.head_VH[token_L].float()).sum(dim=-1)
+        if self.model.head_bias_V is not None:
+            logits_L = logits_L + self.model.head_bias_V[token_L].float()
+        return self.model.finish_logits(logits_L) - self._vocabulary_logsumexp(hidden_LH)
+
+    def _best(
+        self, user_E: torch.Tensor, score_E: torch.Tensor, child_E: torch.Tensor, beam_E: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The 2K best candidates of each user (K may end here, so that K go on): child, parent beam and score."""
+        count_B = torch.bincount(user_E, minlength=len(self.user_B))
+        column_E = torch.arange(len(user_E), device=user_E.device) - (count_B.cumsum(0) - count_B)[user_E]
+        width = int(count_B.max())
+        dense_BE = torch.full((len(self.user_B), width), NEVER, device=score_E.device)
+        dense_BE[user_E, column_E] = score_E
+        index_BE = torch.zeros(dense_BE.shape, dtype=torch.int64, device=user_E.device)
+        index_BE[user_E, column_E] = torch.arange(len(user_E), device=user_E.device)
+        score_BC, column_BC = dense_BE.topk(min(2 * self.beams, width), dim=1)
+        chosen_BC = index_BE.gather(1, column_BC)
+        return child_E[chosen_BC], beam_E[chosen_BC], score_BC
+
+    def _go_on(self, node_BC: torch.Tensor, parent_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
+        """Follow the chosen children to the ends of their forced runs; titles that end there are done.
+
+        With full scores the tokens of a run count, so they go through the model before a title is done.
+        """
+        end_BC = self.trie.run_end[node_BC]
+        ends_BC = self.trie.leaf_title[end_BC] >= 0
+        if self.score == "valid":
+            self._finish(end_BC, score_BC.masked_fill(~ends_BC, NEVER))
+            score_BC = score_BC.masked_fill(ends_BC, NEVER)
+        score_BK, order_BK = score_BC.topk(min(self._room(), score_BC.shape[1]), dim=1)
+        node_BK, parent_BK = node_BC.gather(1, order_BK), parent_BC.gather(1, order_BK)
+        self._feed(node_BK, parent_BK, score_BK)
+        if self.score == "full":
+            ends_BK = self.trie.leaf_title[self.node_BK] >= 0
+            self._finish(self.node_BK, self.score_BK.masked_fill(~ends_BK, NEVER))
+            self.score_BK = self.score_BK.masked_fill(ends_BK, NEVER)
+
+    def _room(self) -> int:
+        """Beams that go on: K; with full scores also the K that may end."""
+        return self.beams if self.score == "valid" else 2 * self.beams
+
+    def _finish(self, leaf_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
+        """Merge titles that ended into the K best so far."""
+        title_BC = torch.where(score_BC > NEVER, self.trie.leaf_title[leaf_BC], -1)
+        score_BX = torch.cat([self.done_BK, score_BC], dim=1)
+        title_BX = torch.cat([self.title_BK, title_BC], dim=1)
+        self.done_BK, order_BK = score_BX.topk(self.beams, dim=1)
+        self.title_BK = title_BX.gather(1, order_BK)
+
+    def _feed(self, node_BK: torch.Tensor, parent_BK: torch.Tensor, score_BK: torch.Tensor) -> None:
+        """Run the tokens of the chosen nodes and their forced runs through the model, as branches beside each other."""
+        end_BK = self.trie.run_end[node_BK]
+        first_BK, last_BK = self.trie.depth[node_BK], self.trie.depth[end_BK]
+        last_BK = last_BK - (self.trie.leaf_title[end_BK] >= 0).long()  # an end token is never read
+        length_BK = (last_BK - first_BK + 1).clamp(min=0).masked_fill(score_BK == NEVER, 0)
+        stop_BK = length_BK.cumsum(1)
+        width = int(stop_BK[:, -1].max())
+        self.node_BK, self.score_BK = end_BK, score_BK
+        visible_BKG = self.visible_BKG.gather(1, parent_BK[..., None].expand(-1, -1, self.visible_BKG.shape[2]))
+        if width == 0:
+            self.visible_BKG = visible_BKG
+            self.hidden_BKH = self._gather_beams(self.hidden_BKH, parent_BK)
+            return
+
+        slot_M = torch.arange(width, device=node_BK.device)
+        beam_BM = (slot_M[None, :, None] >= stop_BK[:, None, :]).sum(-1)
+        filled_BM = beam_BM < node_BK.shape[1]
+        beam_BM = beam_BM.clamp(max=node_BK.shape[1] - 1)
+        step_BM = slot_M - (stop_BK - length_BK).gather(1, beam_BM)
+        depth_BM = first_BK.gather(1, beam_BM) + step_BM
+        title_BM = self.trie.title_below[node_BK].gather(1, beam_BM)
+        place_BM = (self.trie.path_start[title_BM] + depth_BM - 1).masked_fill(~filled_BM, 0)
+        token_BM = self.trie.token[self.trie.path_node[place_BM]].masked_fill(~filled_BM, 0)
+        depth_BM = depth_BM.masked_fill(~filled_BM, 1)
+
+        own_BMM = (beam_BM[:, :, None] == beam_BM[:, None, :]) & (slot_M[None, :] <= slot_M[:, None])
+        own_BMM = own_BMM & filled_BM[:, None, :]
+        before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
+        prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
+        mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
+        hidden_BMH = self.model.decoder(
+            input_ids=token_BM,
+            attention_mask=mask_B1MX,
+            position_ids=self.length_B[:, None] + depth_BM - 1,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).last_hidden_state
+
+        mine_BKM = (beam_BM[:, None, :] == torch.arange(node_BK.shape[1], device=node_BK.device)[:, None]) & filled_BM[
+            :, None
+        ]
+        self.visible_BKG = torch.cat([visible_BKG, mine_BKM], dim=2)
+        if self.score == "full":
+            self._add_forced_scores(hidden_BMH, place_BM, beam_BM, step_BM, filled_BM, end_BK)
+        fed_BK = length_BK > 0
+        last_BKH = self._gather_beams(hidden_BMH, (stop_BK - 1).clamp(min=0))
+        self.hidden_BKH = torch.where(fed_BK[..., None], last_BKH, self._gather_beams(self.hidden_BKH, parent_BK))
+
+    def _add_forced_scores(
+        self,
+        hidden_BMH: torch.Tensor,
+        place_BM: torch.Tensor,
+        beam_BM: torch.Tensor,
+        step_BM: torch.Tensor,
+        filled_BM: torch.Tensor,
+        end_BK: torch.Tensor,
+    ) -> None:
+        """Add the full-vocabulary log-probabilities of the forced tokens that follow the fed ones."""
+        depth_BM = self.trie.depth[self.trie.path_node[place_BM]]
+        predicts_BM = filled_BM & (depth_BM < self.trie.depth[end_BK].gather(1, beam_BM))
+        user_F, slot_F = predicts_BM.nonzero(as_tuple=True)
+        if len(user_F) == 0:
+            return
+        token_F = self.trie.token[self.trie.path_node[place_BM[user_F, slot_F] + 1]]
+        score_F = self._full_log_probability(hidden_BMH[user_F, slot_F], token_F)
+        self.score_BK = self.score_BK.index_put((user_F, beam_BM[user_F, slot_F]), score_F, accumulate=True)
+
+    @staticmethod
+    def _gather_beams(values_BXH: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
+        """Pick entries of the second dimension; shape [B, K, H]."""
+        return values_BXH.gather(1, index_BK[..., None].expand(-1, -1, values_BXH.shape[2]))

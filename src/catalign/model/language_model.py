@@ -1,0 +1,96 @@
+"""A Hugging Face causal language model as two things: a decoder that gives hidden states, and the rows of its head.
+
+Legend: R rows, N nodes of a row, H width, P asked positions, V vocabulary.
+"""
+
+from typing import cast
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from catalign.errors import UserError
+from catalign.model.forest import Forest, ancestor_mask
+
+
+class LanguageModel(nn.Module):
+    """Wraps the model without changing it; adapters, merging and saving stay those of Hugging Face.
+
+    Attributes:
+        causal: the Hugging Face model, possibly a PEFT model around it.
+        tokenizer: its tokenizer.
+        end_token: the token that closes a title.
+        context: the longest sequence the model takes, in tokens.
+    """
+
+    def __init__(self, causal: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.causal = causal
+        self.tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
+        self.end_token = int(tokenizer.eos_token_id)
+        config = self.base.config.get_text_config()
+        self.context = int(getattr(config, "max_position_embeddings", None) or 2048)
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        head = self._head()
+        if type(head) is not nn.Linear:
+            raise UserError(
+                f"the head of the model is {type(head).__name__}, not a plain linear layer",
+                mend="leave the output embedding out of the adapter's target modules",
+            )
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The Hugging Face model itself, its adapter layers in place."""
+        if isinstance(self.causal, PeftModel):
+            return cast(PreTrainedModel, self.causal.get_base_model())
+        return self.causal
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The model without its head."""
+        return cast(nn.Module, self.base.get_decoder())  # type: ignore[no-untyped-call]
+
+    def _head(self) -> nn.Linear:
+        return cast(nn.Linear, self.base.get_output_embeddings())  # type: ignore[no-untyped-call]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.causal.parameters()).device
+
+    @property
+    def head_VH(self) -> torch.Tensor:
+        """The head's weight."""
+        return self._head().weight
+
+    @property
+    def head_bias_V(self) -> torch.Tensor | None:
+        """The head's bias, where the architecture has one."""
+        return self._head().bias
+
+    def finish_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """What the architecture does to logits after the head (Gemma 2 caps them); elementwise."""
+        if self._softcap is None:
+            return logits
+        return self._softcap * torch.tanh(logits / self._softcap)
+
+    def hidden_states(
+        self, token_RN: torch.Tensor, depth_RN: torch.Tensor, end_RN: torch.Tensor | None, node_P: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden states [P, H] at the flat node numbers `node_P` of a forest (see `Forest.flat_nodes`).
+
+        With `end_RN` None the rows are plain sequences, one each, padded on the right: ordinary causal attention.
+        """
+        mask = None if end_RN is None else ancestor_mask(end_RN)
+        output = self.decoder(input_ids=token_RN, attention_mask=mask, position_ids=depth_RN, use_cache=False)
+        hidden_RNH: torch.Tensor = output.last_hidden_state
+        return hidden_RNH.flatten(0, 1)[node_P]
+
+    def forest_hidden(self, forest: Forest, node_P: torch.Tensor) -> torch.Tensor:
+        """`hidden_states` of a packed forest, moved to the model's device."""
+        device = self.device
+        end_RN = None if forest.end_RN is None else forest.end_RN.to(device)
+        return self.hidden_states(forest.token_RN.to(device), forest.depth_RN.to(device), end_RN, node_P.to(device))

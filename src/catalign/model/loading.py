@@ -1,0 +1,124 @@
+"""Loading language models and adapters by name or folder, and putting new adapters on."""
+
+import logging
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.trainer_utils import load_sharded_checkpoint
+
+from catalign.errors import UserError
+from catalign.model.language_model import LanguageModel
+
+log = logging.getLogger(__name__)
+
+
+class Lora(BaseModel):
+    """Low-rank adaptation; the defaults are those of the MSL and SOFT papers.
+
+    Attributes:
+        rank: r.
+        alpha: the update is scaled by alpha / r.
+        dropout: on the adapter's input. With shared prefixes the shared tokens draw one mask for all their sequences.
+        target_modules: names of the layers to adapt.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+def load_language_model(
+    name_or_folder: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+) -> LanguageModel:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name_or_folder: a Hugging Face folder, or the name of a model on the hub.
+        dtype: of the weights.
+        trust_remote_code: run code that comes with the model; off unless asked for.
+
+    Raises:
+        UserError: it cannot be found or is not a causal language model.
+    """
+    is_folder = Path(name_or_folder).is_dir()
+    if is_folder and not (Path(name_or_folder) / "config.json").is_file():
+        raise UserError("is not a model folder (no config.json)", where=name_or_folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
+        causal = AutoModelForCausalLM.from_pretrained(
+            name_or_folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        mend = "make one with catalign model init" if not is_folder else None
+        raise UserError(
+            f"cannot be loaded as a causal language model ({reason})", where=name_or_folder, mend=mend
+        ) from error
+    return LanguageModel(causal, tokenizer)
+
+
+def add_lora(model: LanguageModel, lora: Lora, seed: int) -> LanguageModel:
+    """Put a fresh adapter on; everything else is frozen.
+
+    Raises:
+        UserError: a target module that the model does not have, or one that the head needs unadapted.
+    """
+    endings = {name.rsplit(".", 1)[-1] for name, _ in model.causal.named_modules()}
+    missing = [name for name in lora.target_modules if name not in endings]
+    if missing:
+        linear = sorted(
+            {
+                name.rsplit(".", 1)[-1]
+                for name, module in model.causal.named_modules()
+                if type(module) is torch.nn.Linear
+            }
+        )
+        raise UserError(
+            f"the model has no module {', '.join(missing)}",
+            where="--target-modules",
+            mend=f"it has {', '.join(linear)}",
+        )
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # annotated int, used as a factor
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LanguageModel(get_peft_model(model.base, config), model.tokenizer)
+
+
+def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """Load what a run saved: full weights, or its adapter on the base model it was trained on.
+
+    Args:
+        folder: the run folder.
+        base_name: for an adapter, the base model; by default what the adapter's own configuration names.
+        dtype: of the weights.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        return load_language_model(str(folder), dtype=dtype)
+    base = load_language_model(
+        base_name or LoraConfig.from_pretrained(str(folder)).base_model_name_or_path, dtype=dtype
+    )
+    return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer)
+
+
+def load_weights(model: LanguageModel, folder: Path) -> None:
+    """Read the weights of a checkpoint of this very model into it."""
+    if isinstance(model.causal, PeftModel):
+        set_peft_model_state_dict(model.causal, load_peft_weights(str(folder), device=str(model.device)))
+    elif (folder / "model.safetensors").is_file():
+        load_model(model.causal, folder / "model.safetensors", device=str(model.device))
+    else:
+        load_sharded_checkpoint(model.causal, str(folder))  # type: ignore[no-untyped-call]

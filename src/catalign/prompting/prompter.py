@@ -1,0 +1,99 @@
+"""From item indices to the tokens that the model reads and answers."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.catalogue.trie import TitleTrie
+from catalign.errors import UserError
+from catalign.prompting.templates import TITLE, Template
+
+log = logging.getLogger(__name__)
+TokenArray = npt.NDArray[np.int32]
+
+
+class Prompter:
+    """Writes prompts for one catalogue, tokenizer and template; every item is tokenised once, at the start.
+
+    Attributes:
+        trie: the trie of the answers, each closed by the end token.
+        template: the template in use.
+        longest_prompt: tokens that a prompt may have, so that the longest answer still fits the model's context.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, template: Template, *, context: int
+    ) -> None:
+        end_token = tokenizer.eos_token_id
+        if end_token is None:
+            raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
+        self.template = template
+        self._tokenizer = tokenizer
+        begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        opening, separator, closing = (
+            self._encode([text])[0] for text in (template.opening, template.separator, template.closing)
+        )
+        self._opening = np.array(begin + opening, dtype=np.int32)
+        self._closing = np.array(closing, dtype=np.int32)
+        if len(begin + opening + closing) == 0 and not template.end_after_item:
+            log.warning("template %s: a prompt holds nothing but titles, and nothing separates them", template.name)
+
+        items = self._encode([template.item.replace(TITLE, title) for title in catalogue.titles])
+        after = ([end_token] if template.end_after_item else []) + separator
+        self._separator_length = len(separator)
+        self._items = [np.array(tokens + after, dtype=np.int32) for tokens in items]
+        self.trie: TitleTrie = catalogue.build_trie(
+            lambda titles: self._encode([template.answer.replace(TITLE, title) for title in titles]), end_token
+        )
+        self.longest_prompt = context - int(self.trie.depth.max())
+        self._check_lengths(catalogue, context)
+        self._cut = 0
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text. What looks like a special token in a title is text like any other."""
+        if not texts:
+            return []
+        encoded = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def _check_lengths(self, catalogue: Catalogue, context: int) -> None:
+        """Refuse a catalogue whose longest title leaves no room for a history of one item."""
+        fixed = len(self._opening) + len(self._closing)
+        lengths = np.fromiter(map(len, self._items), dtype=np.int64)
+        longest = int(lengths.argmax())
+        if fixed + lengths[longest] > self.longest_prompt:
+            raise UserError(
+                f"the title has {lengths[longest]} tokens: with the prompt and an answer of up to "
+                f"{int(self.trie.depth.max())} tokens that is more than the model's context of {context}",
+                where=f"item {catalogue.item_ids[longest]}",
+                mend="shorten the title or use a model with a longer context",
+            )
+
+    def prompt(self, history: Sequence[int] | npt.NDArray[np.integer]) -> TokenArray:
+        """The prompt of a history (oldest first). The oldest items are left out where the context is too short."""
+        chosen = [self._items[item] for item in history]
+        room = self.longest_prompt - len(self._opening) - len(self._closing)
+        total = sum(map(len, chosen))
+        while total > room:
+            total -= len(chosen.pop(0))
+            self._note_cut()
+        tokens = np.concatenate([self._opening, *chosen, self._closing])
+        if self._separator_length and chosen:
+            end = len(tokens) - len(self._closing)
+            tokens = np.delete(tokens, slice(end - self._separator_length, end))
+        return tokens
+
+    def _note_cut(self) -> None:
+        """Say once that histories are cut to the context."""
+        if self._cut == 0:
+            log.warning("some histories are longer than the model's context; their oldest items are left out")
+        self._cut += 1
+
+    def answer_nodes(self, items: npt.ArrayLike) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Trie nodes of the answers of several items, and their offsets (see `TitleTrie.paths`)."""
+        return self.trie.paths(items)

@@ -1,0 +1,127 @@
+"""The face of the package: load a trained run, recommend from its catalogue."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.decoding.recommend import CatalogueSearch
+from catalign.decoding.search import ScoreMode
+from catalign.errors import UserError
+from catalign.model.precision import choose_device
+from catalign.training.run import Run, load_run
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One recommended item.
+
+    Attributes:
+        item_id: as in the catalogue.
+        title: its title.
+        probability: that the model answers with this title; items that share a title share it.
+    """
+
+    item_id: str
+    title: str
+    probability: float
+
+
+class Recommender:
+    """Recommends items of a catalogue.
+
+    >>> recommender = Recommender.load("runs/msl")                          # doctest: +SKIP
+    >>> recommender.recommend(["The Two Towers", "The Return of the King"])  # doctest: +SKIP
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: torch.device | None = None) -> "Recommender":
+        """Load a run folder.
+
+        Raises:
+            UserError: it is not one.
+        """
+        return cls(load_run(Path(folder), device=device or choose_device()))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The items this recommender knows."""
+        return self.run.catalogue
+
+    def search(
+        self, *, beams: int, score: ScoreMode = "valid", exclude_history: bool = False, batch_size: int = 32
+    ) -> CatalogueSearch:
+        """A search over the catalogue, for many histories of item indices."""
+        return CatalogueSearch(
+            self.run.model,
+            self.run.prompter,
+            beams=beams,
+            score=score,
+            exclude_history=exclude_history,
+            batch_size=batch_size,
+        )
+
+    def recommend(
+        self,
+        history: Sequence[str],
+        k: int = 10,
+        *,
+        beams: int | None = None,
+        score: ScoreMode = "valid",
+        exclude_history: bool = True,
+    ) -> list[Recommendation]:
+        """Recommend `k` items to one person.
+
+        Args:
+            history: item ids or titles, oldest first; the last ten count.
+            k: how many items.
+            beams: width of the search, at least `k`; by default the larger of 10 and `k`.
+            score: see `decoding.search.search_titles`.
+            exclude_history: do not recommend what the person already has.
+
+        Raises:
+            UserError: an empty history, k below 1, or an item that the catalogue does not have (with suggestions).
+        """
+        return self.recommend_many([history], k, beams=beams, score=score, exclude_history=exclude_history)[0]
+
+    def recommend_many(
+        self,
+        histories: Sequence[Sequence[str]],
+        k: int = 10,
+        *,
+        beams: int | None = None,
+        score: ScoreMode = "valid",
+        exclude_history: bool = True,
+    ) -> list[list[Recommendation]]:
+        """Recommend `k` items to each of several people; see `recommend`."""
+        if k < 1:
+            raise UserError(f"{k} recommendations asked for", where="-k", mend="ask for at least 1")
+        indices = [self.indices(history, row) for row, history in enumerate(histories)]
+        search = self.search(beams=max(beams or 10, k), score=score, exclude_history=exclude_history)
+        items_BK, scores_BK = search.recommend_all(indices, k)
+        probability_BK = torch.from_numpy(scores_BK).exp().tolist()
+        return [
+            [
+                Recommendation(self.catalogue.item_ids[item], self.catalogue.titles[item], probability)
+                for item, probability in zip(items, probabilities, strict=True)
+                if item >= 0
+            ]
+            for items, probabilities in zip(items_BK.tolist(), probability_BK, strict=True)
+        ]
+
+    def indices(self, history: Sequence[str], row: int | None = None) -> list[int]:
+        """Item indices of the last items of a history."""
+        if not history:
+            where = "--history" if row is None else f"history {row + 1}"
+            raise UserError("the history is empty", where=where, mend="name at least one item")
+        return [self.catalogue.index_of(text) for text in history][-self.history_limit :]
+
+    @property
+    def history_limit(self) -> int:
+        """Most items of a history that the model was trained with."""
+        return 10

@@ -1,0 +1,99 @@
+"""From windows to what one training step needs: a prefix forest, and which of its nodes predict which tokens.
+
+Legend: S windows of a batch, P scored positions, E pairs of a scored position and a token valid there, R rows, N nodes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from catalign.model.forest import Forest, pack_forest, pack_rows
+from catalign.prompting.positions import Positions, Scores, scored_positions
+from catalign.prompting.prompter import Prompter
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows as arrays: ragged histories and one target each."""
+
+    user_S: npt.NDArray[np.int64]
+    histories: list[npt.NDArray[np.uint32]]
+    target_S: npt.NDArray[np.int64]
+
+    @classmethod
+    def from_frame(cls, frame: pl.DataFrame) -> "Windows":
+        """Read the frame of `Dataset.windows`; users are numbered in order of appearance."""
+        user = frame["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
+        lengths = frame["history"].list.len().to_numpy()
+        flat = frame["history"].explode(empty_as_null=False).to_numpy()
+        histories = np.split(flat, np.cumsum(lengths)[:-1]) if len(frame) else []
+        return cls(user, histories, frame["target"].to_numpy().astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.target_S)
+
+
+class BatchMaker:
+    """Turns window numbers into a batch; the `data_collator` of the trainer.
+
+    Args:
+        windows: the windows to draw from.
+        prompter: writes the prompts.
+        scores: which tokens the objective compares the gold token with.
+        row_tokens: most nodes in a row of the forest.
+        share: merge common prefixes; off, every window is a row of its own (architectures where sharing is not exact).
+    """
+
+    def __init__(
+        self, windows: Windows, prompter: Prompter, *, scores: Scores, row_tokens: int, share: bool = True
+    ) -> None:
+        self.windows = windows
+        self.prompter = prompter
+        self.scores: Scores = scores
+        self.row_tokens = row_tokens
+        self.share = share
+
+    def __call__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
+        """Pack the windows with these numbers.
+
+        Returns:
+            token_RN, depth_RN, end_RN (absent without sharing), node_P, gold_P, position_E, symbol_E, first_P, and the
+            counts all_positions and token_counts (before and after merging).
+        """
+        target_S = self.windows.target_S[numbers]
+        positions = scored_positions(self.prompter.trie, target_S, self.scores)
+        forest, prompt_length_S = self._pack(numbers, target_S, positions)
+        node_P = forest.flat_nodes(positions.window_P, prompt_length_S[positions.window_P] - 1 + positions.depth_P)
+        batch = {
+            "token_RN": forest.token_RN,
+            "depth_RN": forest.depth_RN,
+            "node_P": torch.from_numpy(node_P),
+            "gold_P": torch.from_numpy(positions.gold_P),
+            "position_E": torch.from_numpy(positions.position_E),
+            "symbol_E": torch.from_numpy(positions.symbol_E),
+            "first_P": torch.from_numpy(positions.first_P),
+            "all_positions": torch.tensor(positions.all_positions),
+            "token_counts": torch.tensor([forest.tokens_in, forest.tokens_out]),
+        }
+        if forest.end_RN is not None:
+            batch["end_RN"] = forest.end_RN
+        return batch
+
+    def _pack(
+        self, numbers: list[int], target_S: npt.NDArray[np.int64], positions: Positions
+    ) -> tuple[Forest, npt.NDArray[np.int64]]:
+        """Pack prompts and those answer tokens that a later scored position needs; return the prompts' lengths too."""
+        prompts = [self.prompter.prompt(self.windows.histories[number]) for number in numbers]
+        needed_S = np.zeros(len(numbers), dtype=np.int64)
+        np.maximum.at(needed_S, positions.window_P, positions.depth_P)
+        node, offsets = self.prompter.trie.paths(target_S)
+        token = self.prompter.trie.token[node]
+        sequences = [
+            np.concatenate([prompt, token[start : start + needed]])
+            for prompt, start, needed in zip(prompts, offsets[:-1], needed_S, strict=True)
+        ]
+        forest = pack_forest(sequences, self.row_tokens) if self.share else pack_rows(sequences)
+        return forest, np.fromiter(map(len, prompts), dtype=np.int64)

@@ -1,0 +1,149 @@
+"""The loss of a batch, computed inside one module's forward pass, so that every wrapper around it sees the gradient.
+
+Legend: R rows, N nodes, P scored positions, E pairs of a scored position and a valid token, A alphabet, H width.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from catalign.catalogue.trie import TitleTrie
+from catalign.model.language_model import LanguageModel
+from catalign.objectives.language import language_losses
+from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses, valid_logits
+from catalign.objectives.temperature import AdaptiveTemperature
+from catalign.prompting.positions import Scores
+
+
+class Objective(BaseModel):
+    """What is minimised.
+
+    Attributes:
+        name: `lml`, the softmax over the vocabulary; or `msl`, over the tokens that continue a title.
+        temperature: tau; or `adaptive` (msl only), moved by ATS from `first_temperature` on.
+        denominator: msl: average over `branching` positions (the authors' adaptive script) or `all` target positions
+            (their fixed-temperature script). lml always averages over all.
+        first_temperature: ATS: where the temperature starts.
+        eta: ATS: the probability of the gold token aimed at on the first branching position.
+        momentum: ATS: share of the new temperature in the moving average.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["lml", "msl"] = "msl"
+    temperature: float | Literal["adaptive"] = Field(default=1.0)
+    denominator: Denominator = "branching"
+    first_temperature: float = Field(default=1.5, gt=0)
+    eta: float = Field(default=0.25, gt=0, lt=1)
+    momentum: float = Field(default=0.05, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "Objective":
+        if self.temperature == "adaptive":
+            if self.name == "lml":
+                raise ValueError("the adaptive temperature belongs to msl")
+        elif self.temperature <= 0:
+            raise ValueError("the temperature must be above 0")
+        return self
+
+    @property
+    def scores(self) -> Scores:
+        """Which tokens the gold token is compared with."""
+        return "vocabulary" if self.name == "lml" else "valid"
+
+    @property
+    def label(self) -> str:
+        """Short name for tables: lml, msl, msl+ats, with the temperature where it is not 1."""
+        if self.temperature == "adaptive":
+            return f"{self.name}+ats"
+        return self.name if self.temperature == 1 else f"{self.name} tau={self.temperature:g}"
+
+
+class TrainingModule(nn.Module):
+    """A language model and the objective it is trained with.
+
+    `forward` returns the batch's sum of losses divided by `num_items_in_batch`, the number of scored positions of the
+    whole step (all micro-batches of all processes), so that the size of a micro-batch does not change the gradient.
+    """
+
+    accepts_loss_kwargs = True  # the Trainer hands num_items_in_batch to forward
+
+    def __init__(self, model: LanguageModel, objective: Objective, trie: TitleTrie) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.adaptive = (
+            AdaptiveTemperature(objective.first_temperature, objective.eta, objective.momentum)
+            if objective.temperature == "adaptive"
+            else None
+        )
+        alphabet_A = torch.from_numpy(trie.alphabet.astype(np.int64))
+        self.alphabet_A: torch.Tensor
+        self.register_buffer("alphabet_A", alphabet_A, persistent=False)
+
+    @property
+    def config(self) -> object:
+        """The Hugging Face configuration, where the Trainer looks for it."""
+        return self.model.base.config
+
+    def count_items(self, batch: dict[str, torch.Tensor]) -> int:
+        """Scored positions of a batch, as the objective's denominator counts them."""
+        if self.objective.denominator == "branching" or self.objective.name == "lml":
+            return len(batch["node_P"])
+        return int(batch["all_positions"])
+
+    def forward(
+        self,
+        token_RN: torch.Tensor,
+        depth_RN: torch.Tensor,
+        node_P: torch.Tensor,
+        gold_P: torch.Tensor,
+        position_E: torch.Tensor,
+        symbol_E: torch.Tensor,
+        first_P: torch.Tensor,
+        all_positions: torch.Tensor,
+        token_counts: torch.Tensor,
+        end_RN: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Return {"loss": the loss}; the arguments are those of `BatchMaker`."""
+        hidden_PH = self.model.hidden_states(token_RN, depth_RN, end_RN, node_P)
+        if self.objective.name == "lml":
+            losses_P = language_losses(
+                hidden_PH, self.model.head_VH, gold_P, self._temperature(), self.model.head_bias_V
+            )
+            total, count = reduce_losses(losses_P, "branching", len(losses_P))
+        else:
+            losses_P = self._masked_losses(hidden_PH, gold_P, position_E, symbol_E, first_P)
+            total, count = reduce_losses(losses_P, self.objective.denominator, int(all_positions))
+        loss = total / max(int(num_items_in_batch if num_items_in_batch is not None else count), 1)
+        return {"loss": loss * self._temperature() if self.adaptive is not None else loss}
+
+    def _temperature(self) -> float | torch.Tensor:
+        if self.adaptive is not None:
+            return self.adaptive.temperature
+        return float(self.objective.temperature)
+
+    def _masked_losses(
+        self,
+        hidden_PH: torch.Tensor,
+        gold_P: torch.Tensor,
+        position_E: torch.Tensor,
+        symbol_E: torch.Tensor,
+        first_P: torch.Tensor,
+    ) -> torch.Tensor:
+        """MSL at every branching position; the logits in float32, whatever the trunk computes in."""
+        with torch.autocast(hidden_PH.device.type, enabled=False):
+            head_AH = self.model.head_VH[self.alphabet_A]
+            bias_V = self.model.head_bias_V
+            bias_A = None if bias_V is None else bias_V[self.alphabet_A].float()
+            logits_E = valid_logits(hidden_PH.float(), head_AH.float(), position_E, symbol_E, bias_A)
+            logits_E = self.model.finish_logits(logits_E)
+        if self.adaptive is not None and self.training:
+            chosen_E = first_P[position_E]
+            renumbered_E = chosen_E.cumsum(0) - 1
+            self.adaptive.observe(logits_E[chosen_E].detach(), renumbered_E[gold_P[first_P]])
+        return masked_softmax_losses(logits_E, position_E, gold_P, self._temperature())

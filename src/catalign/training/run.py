@@ -1,0 +1,134 @@
+"""The run folder: everything needed to load a trained recommender and to repeat its training."""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import catalign
+from catalign.catalogue.catalogue import Catalogue
+from catalign.errors import UserError
+from catalign.files import disk_error, read_json, whole_file, write_json
+from catalign.model.language_model import LanguageModel
+from catalign.model.loading import load_trained
+from catalign.prompting.prompter import Prompter
+from catalign.prompting.templates import Template
+from catalign.training.recipe import Recipe, make_recipe
+
+RECIPE, PROVENANCE, TEMPLATE, CATALOGUE, CHECKPOINTS = (
+    "recipe.yaml", "provenance.json", "template.json", "catalogue", "checkpoints",
+)  # fmt: skip
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "tokenizers", "safetensors", "numpy", "polars")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained recommender as it was saved.
+
+    Attributes:
+        folder: where it lies.
+        recipe: the recipe as run.
+        model: the language model with the best epoch's weights.
+        catalogue: the items it recommends.
+        prompter: its template and trie.
+        training: the summary of the training, `training` in provenance.json.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model: LanguageModel
+    catalogue: Catalogue
+    prompter: Prompter
+    training: dict[str, Any]
+
+
+def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Run:
+    """Load a run folder.
+
+    Raises:
+        UserError: it is not a run folder, or its training has not finished.
+    """
+    folder = Path(folder)
+    if not (folder / RECIPE).is_file():
+        raise UserError(
+            "is not a run folder (no recipe.yaml)", where=folder, mend="give a folder made by catalign train"
+        )
+    provenance = read_json(folder / PROVENANCE)
+    if "training" not in provenance:
+        raise UserError("this run has not finished", where=folder, mend="train it again with --overwrite")
+    fields = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+    recipe = make_recipe(fields, where=str(folder / RECIPE))
+    model = load_trained(folder, recipe.model, dtype=dtype)
+    if device is not None:
+        model = model.to(device)
+    model.eval()
+    catalogue = Catalogue.load(folder / CATALOGUE)
+    template = Template.model_validate(read_json(folder / TEMPLATE))
+    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context)
+    return Run(folder, recipe, model, catalogue, prompter, provenance["training"])
+
+
+def start_run(folder: Path, recipe: Recipe, catalogue: Catalogue, template: Template) -> None:
+    """Write what is known before training: recipe, template, catalogue and provenance."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    with whole_file(folder / RECIPE) as partial:
+        partial.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    write_json(folder / TEMPLATE, template.model_dump())
+    (folder / CATALOGUE).mkdir(exist_ok=True)
+    catalogue.save(folder / CATALOGUE)
+    write_json(folder / PROVENANCE, provenance(recipe))
+
+
+def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> None:
+    """Write the best weights, then the summary whose presence marks a finished run."""
+    try:
+        model.causal.save_pretrained(str(folder))
+        model.tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+    write_json(folder / PROVENANCE, {**read_json(folder / PROVENANCE), "training": training})
+
+
+def provenance(recipe: Recipe) -> dict[str, Any]:
+    """What produced a run: command, versions, source state, machine, seed, dataset."""
+    card = recipe.dataset / "dataset.json"
+    return {
+        "command": " ".join(["catalign", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"catalign": catalign.__version__, "python": platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
+        "source": source_state(),
+        "machine": {
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "device": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu",
+        },
+        "seed": recipe.seed,
+        "dataset": json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None,
+    }
+
+
+def source_state() -> str | None:
+    """The commit of the source that runs, `+changes` if it was edited; None for an installed package."""
+    root = Path(catalign.__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes"],
+            cwd=root, capture_output=True, text=True, check=True, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-Duplicates = Literal["keep", "first", "last"]
-
 
 def repeated_pairs(interactions: pl.DataFrame, keep: Literal["first", "last"]) -> pl.Series:
     """Say which rows repeat a (user, item) pair.

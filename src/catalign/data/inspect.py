@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from catalign.data.dataset import Dataset
@@ -19,7 +21,6 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     """
     card = dataset.card
     counts = dataset.training_counts()
-    warm = pl.Series(counts > 0)
     lengths = dataset.items["title"].str.len_chars()
     return {
         "layout": card.layout,
@@ -31,16 +32,16 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "title_length": {"median": lengths.median(), "longest": lengths.max()},
         "item_counts": {
             "cold": int((counts == 0).sum()),
-            "median": float(pl.Series(counts).median() or 0),
+            "median": float(np.median(counts)),
             "most": int(counts.max(initial=0)),
         },
-        "splits": {split: _describe_split(dataset.windows(split), warm) for split in SPLITS},
+        "splits": {split: _describe_split(dataset.windows(split), counts == 0) for split in SPLITS},
         "dropped": card.dropped,
         "warnings": card.warnings,
     }
 
 
-def _describe_split(windows: pl.DataFrame, warm: pl.Series) -> dict[str, Any]:
+def _describe_split(windows: pl.DataFrame, cold: npt.NDArray[np.bool_]) -> dict[str, Any]:
     lengths = windows["history"].list.len()
     distribution = lengths.value_counts(sort=False).sort("history")
     return {
@@ -50,7 +51,7 @@ def _describe_split(windows: pl.DataFrame, warm: pl.Series) -> dict[str, Any]:
             "mean": lengths.mean(),
             "windows": {str(length): count for length, count in distribution.iter_rows()},
         },
-        "cold_target_share": 1.0 - float(warm.gather(windows["target"]).mean() or 0.0),
+        "cold_target_share": float(cold[windows["target"].to_numpy()].mean()),
         "target_in_history_share": windows.select(pl.col("history").list.contains(pl.col("target")).mean()).item(),
         "first": windows["timestamp"].min(),
         "last": windows["timestamp"].max(),

@@ -1,31 +1,14 @@
 """The item table: ids, titles, and the rules for missing, repeated and duplicate ones."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
-import pydantic
 
 from catalign.data.cleaning import as_text, clean_titles
 from catalign.data.dataset import TitleCounts
 from catalign.data.ledger import Ledger
+from catalign.data.options import TitleOptions
 from catalign.errors import UserError
-
-
-class TitleOptions(pydantic.BaseModel):
-    """What happens to titles.
-
-    Attributes:
-        clean: HTML entities, tags and superfluous white space go.
-        missing_titles: `drop` removes an item without a title together with its interactions; `id` shows its id
-            instead.
-        duplicate_titles: `keep` leaves distinct items that share a title (they share a leaf of the trie); `merge`
-            makes one item of them, under the id of the first.
-    """
-
-    clean: bool = True
-    missing_titles: Literal["drop", "id"] = "drop"
-    duplicate_titles: Literal["keep", "merge"] = "keep"
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ import polars as pl
 
 from catalign.data.cleaning import as_milliseconds, as_text
 from catalign.data.ledger import Ledger
+from catalign.data.options import TableSource
 from catalign.data.splits import SPLIT_TYPE, cut_instants
 from catalign.data.tables import column_names, read_table
 from catalign.errors import UserError
 from catalign.files import read_json
 
-LAYOUTS = ("msl", "d3", "shop", "movielens")
+WINDOW_LAYOUTS = ("msl", "d3")
+LAYOUTS = (*WINDOW_LAYOUTS, "shop", "movielens")
 _TITLES = {"msl": "id2name4Rec.json", "d3": "info.txt"}
 _MSL_VALIDATION_SHARE = 0.1
 
@@ -65,6 +67,26 @@ def recognise(folder: Path) -> str:
         mend="pass --interactions and --items with the names of their columns (known: id2name4Rec.json or info.txt "
         "beside train, valid and test tables; interactions.csv with items.csv; ratings.csv with movies.csv)",
     )
+
+
+def table_source(folder: Path, layout: str) -> TableSource:
+    """Return the tables of a folder in the layout `shop` or `movielens`.
+
+    Raises:
+        UserError: a table is missing.
+    """
+    if layout == "movielens":
+        return TableSource(
+            interactions=folder / "ratings.csv", user="userId", item="movieId", time="timestamp", rating="rating",
+            items=folder / "movies.csv", item_id="movieId", title="title", metadata=["genres"],
+        )  # fmt: skip
+    interactions, items = folder / "interactions.csv", folder / "items.csv"
+    return TableSource(
+        interactions=interactions, user="user_id", item="item_id", time="timestamp",
+        rating="rating" if "rating" in column_names(interactions) else None,
+        items=items, item_id="item_id", title="title",
+        metadata=[name for name in column_names(items) if name not in ("item_id", "title")],
+    )  # fmt: skip
 
 
 def read_windows(folder: Path, layout: str, ledger: Ledger, *, train_file: str | None = None) -> PublishedWindows:

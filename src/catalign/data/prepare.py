@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
 
 import polars as pl
-import pydantic
 
 from catalign.data.cleaning import as_milliseconds, as_number, as_text
 from catalign.data.dataset import Card, Dataset, SourceFile, SplitCounts, load_dataset, write_card, write_tables
-from catalign.data.filters import Duplicates, k_core, repeated_pairs
-from catalign.data.items import ItemTable, TitleOptions, settle_items, title_counts
+from catalign.data.filters import k_core, repeated_pairs
+from catalign.data.items import ItemTable, settle_items, title_counts
 from catalign.data.layouts import PublishedWindows, read_windows
 from catalign.data.ledger import Ledger
+from catalign.data.options import TableOptions, TableSource, WindowOptions
 from catalign.data.published import index_windows, rebuild_interactions
 from catalign.data.splits import SPLIT_TYPE, SPLITS, chronological, given_names, leave_one_out
 from catalign.data.tables import read_table
@@ -22,64 +21,6 @@ from catalign.errors import UserError
 from catalign.files import sha256_of, whole_folder
 
 Step = Callable[[str], None]
-
-
-class WindowOptions(TitleOptions):
-    """How windows are made.
-
-    Attributes:
-        history: a window shows at most this many items before its target.
-        min_history: and at least this many.
-    """
-
-    history: int = pydantic.Field(default=10, ge=1)
-    min_history: int = pydantic.Field(default=1, ge=1)
-
-
-class TableOptions(WindowOptions):
-    """How tables of interactions become windows.
-
-    Attributes:
-        split: `chronological` cuts all users at the same two instants (8:1:1 of the windows); `leave-one-out` takes
-            each user's last two interactions, and leaks; `given` reads the split from a column or from files.
-        min_rating: interactions rated lower are dropped, and those without a rating.
-        k_core: every user and item keeps at least this many interactions (0: no filter).
-        duplicates: of repeated (user, item) pairs keep all, as the published sets do, or the first or last in time.
-        keep_unused: keep items without an interaction in the catalogue.
-    """
-
-    split: Literal["chronological", "leave-one-out", "given"] = "chronological"
-    min_rating: float | None = None
-    k_core: int = pydantic.Field(default=0, ge=0)
-    duplicates: Duplicates = "keep"
-    keep_unused: bool = False
-
-
-class TableSource(pydantic.BaseModel):
-    """Two tables and the names of their columns.
-
-    Attributes:
-        interactions: one row per interaction; with `valid` and `test` the training ones.
-        valid, test: the interactions of given splits.
-        items: one row per item.
-        user, item, time, rating, split_column: columns of the interactions.
-        item_id, title, metadata: columns of the items.
-        encoding: of CSV files.
-    """
-
-    interactions: Path
-    items: Path
-    valid: Path | None = None
-    test: Path | None = None
-    user: str
-    item: str
-    time: str | None = None
-    rating: str | None = None
-    split_column: str | None = None
-    item_id: str
-    title: str
-    metadata: list[str] = []
-    encoding: str = "utf-8"
 
 
 def prepare_tables(

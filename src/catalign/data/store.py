@@ -2,7 +2,8 @@
 
 Its catalogue is made of *lines*: a series of books, a game and its sequels on one platform, a device and its
 accessories. A line belongs to a department, and its items come in a fixed order: volume after volume, each released
-some weeks after the one before; accessories together with their device.
+some weeks after the one before; accessories together with their device. Volumes that are announced but not yet released
+at the end of the two years are in the catalogue and never sold.
 
 Its users have a latent taste (two favourite departments and one platform) and habits in sequence. At each visit a
 user continues, with probability 0.75, one of the three lines visited last, the most recent one preferred, by the next
@@ -113,11 +114,11 @@ def make_lines(items: int, generator: np.random.Generator) -> Lines:
     count = int(np.searchsorted(np.cumsum(length), items)) + 1
     shelf, length = shelf[:count], length[:count]
     length[-1] -= int(length.sum()) - items
-    early = generator.random(count) < 0.5
+    early = generator.random(count) < 0.1
     released = np.where(early, 0.0, generator.random(count) * HORIZON_DAYS * 0.9)
     released[: len(shelves)] = 0.0  # every shelf has something from the first day
     in_volumes = np.array([department.accessories == () for department, _ in shelves])[shelf]
-    pause = np.where(in_volumes, generator.uniform(40.0, 140.0, count), 0.0)
+    pause = np.where(in_volumes, generator.uniform(60.0, 160.0, count), 0.0)
     weight = generator.permutation(1.0 / (np.arange(count) + 5.0) ** 0.7)
     order = np.lexsort((released, shelf))
     length = length[order]
@@ -158,8 +159,8 @@ def shop(lines: Lines, users: int, items: int, generator: np.random.Generator) -
     departments = np.array([DEPARTMENTS.index(department) for department, _ in shelves])
     favourites = np.argsort(generator.random((users, len(DEPARTMENTS))), axis=1)[:, :2]
     platform = generator.integers(0, len(PLATFORMS), users)
-    visits = np.minimum(4 + generator.geometric(1 / 12, users), 60)
-    days = generator.random(users) * HORIZON_DAYS * 0.85
+    visits = np.minimum(3 + generator.geometric(1 / 8, users), 60)
+    days = generator.random(users) * HORIZON_DAYS * 0.9
     gap = np.exp(generator.normal(2.3, 0.6, users))
     recent = np.full((users, 3), -1, dtype=np.int64)  # the lines visited last
     next_place = np.zeros((users, 3), dtype=np.int64)  # and the place in the line that comes next

@@ -1,12 +1,14 @@
 """One table of any usual kind (CSV, TSV, JSON lines, Parquet; gzip or not) as text columns, with row numbers."""
 
+import contextlib
 import csv
 import difflib
 import gzip
 import io
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,6 +20,7 @@ import pyarrow.csv as pa_csv
 from catalign.data.ledger import Ledger
 from catalign.errors import UserError
 
+_JSON = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = ",\t;|"
 _END = "\x03end of table\x03"  # a row of our own after the last one: it is missing when a quotation mark stayed open
 _BLOCK_BYTES = 1 << 24  # longer than any row should be
@@ -46,31 +49,32 @@ def read_table(
         UserError: no such file, a column is not there, or the file is not what its name says.
     """
     wanted = list(dict.fromkeys(columns))
-    if not path.is_file():
-        raise UserError("no such file", where=path)
-    kind = path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
-    try:
+    with _reading(path):
+        kind = _kind(path)
         if kind == ".parquet":
             frame = _read_parquet(path, wanted)
-        elif kind in (".jsonl", ".ndjson", ".json"):
+        elif kind in _JSON:
             frame = _read_json_lines(path, wanted, table, ledger)
         else:
             frame = _read_csv(path, wanted, table, ledger, encoding)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"is not a whole gzip file ({error})", where=path, mend="copy or download it again") from error
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror or error})", where=path) from error
     ledger.enter(table, frame.height)
     return frame.with_columns(file=pl.lit(path.name, dtype=pl.Categorical))
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the names of the columns of a CSV or TSV file.
+def column_names(path: Path, *, encoding: str = "utf-8") -> list[str]:
+    """Return the names of the columns of a table; of JSON lines the keys of the first hundred.
 
     Raises:
-        UserError: the file is empty or is not text.
+        UserError: the file cannot be read.
     """
-    return _csv_header(path, "utf-8")[0]
+    with _reading(path):
+        kind = _kind(path)
+        if kind == ".parquet":
+            return pl.scan_parquet(path).collect_schema().names()
+        if kind in _JSON:
+            with _open(path) as stream:
+                return _json_keys(path, [line.decode(errors="replace") for line in islice(stream, _SAMPLE_LINES)])
+        return _csv_header(path, encoding)[0]
 
 
 def require_columns(path: Path, wanted: Sequence[str], present: Sequence[str]) -> None:
@@ -86,6 +90,25 @@ def require_columns(path: Path, wanted: Sequence[str], present: Sequence[str]) -
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             shown = ", ".join(present[:30]) + (", ..." if len(present) > 30 else "")
             raise UserError(f"there is no column {name!r}", where=path, mend=f"{hint}the columns are: {shown}")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what can go wrong with any file into a line for the user."""
+    if not path.is_file():
+        raise UserError("no such file", where=path)
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"is not a whole gzip file ({error})", where=path, mend="copy or download it again") from error
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})", where=path) from error
+    except pl.exceptions.ComputeError as error:
+        raise UserError("is not a Parquet file", where=path) from error
+
+
+def _kind(path: Path) -> str:
+    return path.suffixes[-2] if path.suffix == ".gz" and len(path.suffixes) > 1 else path.suffix
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -233,11 +256,6 @@ def _json_keys(path: Path, lines: list[str]) -> list[str]:
 
 
 def _read_parquet(path: Path, columns: list[str]) -> pl.DataFrame:
-    try:
-        scan = pl.scan_parquet(path)
-        require_columns(path, columns, scan.collect_schema().names())
-        return (
-            scan.select(columns).with_row_index("row", offset=1).with_columns(pl.col("row").cast(pl.UInt32)).collect()
-        )
-    except pl.exceptions.ComputeError as error:
-        raise UserError("is not a Parquet file", where=path) from error
+    scan = pl.scan_parquet(path)
+    require_columns(path, columns, scan.collect_schema().names())
+    return scan.select(columns).with_row_index("row", offset=1).with_columns(pl.col("row").cast(pl.UInt32)).collect()

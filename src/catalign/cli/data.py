@@ -1,0 +1,201 @@
+"""`catalign data`: prepare, inspect, sample."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from catalign.cli.data_report import print_description, summary_line
+from catalign.data.dataset import Dataset, load_dataset
+from catalign.data.inspect import describe
+from catalign.data.layouts import LAYOUTS, WINDOW_LAYOUTS, recognise, table_source
+from catalign.data.options import TableOptions, TableSource, WindowOptions
+from catalign.data.prepare import Step, prepare_tables, prepare_windows
+from catalign.data.store import write_store
+from catalign.data.tables import column_names
+from catalign.errors import UserError
+from catalign.progress import progress_bar
+
+app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
+
+Columns = "Columns of your tables"
+Rules = "Rules"
+Source = Annotated[Path | None, typer.Argument(help="A folder in a known layout; leave out to pass two tables.")]
+Output = Annotated[Path, typer.Option(help="The folder to make.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]
+
+
+@app.command()
+def prepare(
+    output: Output,
+    folder: Source = None,
+    layout: Annotated[str | None, typer.Option(help=f"Take FOLDER for this layout: {', '.join(LAYOUTS)}.")] = None,
+    train_file: Annotated[str | None, typer.Option(help="Training table in FOLDER, if not the usual one.")] = None,
+    interactions: Annotated[Path | None, typer.Option(help="Table of interactions: CSV, JSON lines, Parquet.")] = None,
+    items: Annotated[Path | None, typer.Option(help="Table of items.")] = None,
+    valid: Annotated[Path | None, typer.Option(help="Validation interactions, with --split given.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Test interactions, with --split given.")] = None,
+    user: Annotated[str | None, typer.Option(help="Column of the user.", rich_help_panel=Columns)] = None,
+    item: Annotated[str | None, typer.Option(help="Column of the item id.", rich_help_panel=Columns)] = None,
+    time: Annotated[str | None, typer.Option(help="Column of the time.", rich_help_panel=Columns)] = None,
+    rating: Annotated[str | None, typer.Option(help="Column of the rating.", rich_help_panel=Columns)] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column of a given split.", rich_help_panel=Columns)] = None,
+    item_id: Annotated[
+        str | None, typer.Option(help="Column of the id in the items, if not --item.", rich_help_panel=Columns)
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Column of the title.", rich_help_panel=Columns)] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="Column of the items to keep; repeatable.", rich_help_panel=Columns)
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of CSV files; default utf-8.", rich_help_panel=Columns)] = None,
+    split: Annotated[
+        Literal["chronological", "leave-one-out", "given"] | None,
+        typer.Option(help="Default chronological: all users cut at the same instants, 8:1:1.", rich_help_panel=Rules),
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Drop lower ratings.", rich_help_panel=Rules)] = None,
+    k_core: Annotated[
+        int | None, typer.Option(help="Least interactions of every user and item.", min=0, rich_help_panel=Rules)
+    ] = None,
+    duplicates: Annotated[
+        Literal["keep", "first", "last"] | None,
+        typer.Option(help="Of repeated (user, item) pairs; default keep.", rich_help_panel=Rules),
+    ] = None,
+    keep_unused: Annotated[
+        bool | None, typer.Option("--keep-unused", help="Keep items nobody touched.", rich_help_panel=Rules)
+    ] = None,
+    history: Annotated[int, typer.Option(help="Most items of history.", min=1, rich_help_panel=Rules)] = 10,
+    min_history: Annotated[int, typer.Option(help="Least items of history.", min=1, rich_help_panel=Rules)] = 1,
+    clean: Annotated[
+        bool, typer.Option("--clean/--no-clean", help="Clean titles of HTML and blanks.", rich_help_panel=Rules)
+    ] = True,
+    missing_titles: Annotated[
+        Literal["drop", "id"], typer.Option(help="Drop items without a title, or show the id.", rich_help_panel=Rules)
+    ] = "drop",
+    duplicate_titles: Annotated[
+        Literal["keep", "merge"], typer.Option(help="Of items that share a title.", rich_help_panel=Rules)
+    ] = "keep",
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Make a dataset folder of two tables or of a folder in a known layout.
+
+    catalign data prepare --interactions log.csv --items items.csv --user user --item item --time time --title title
+    --output ds
+    """
+    general: dict[str, Any] = {
+        "history": history, "min_history": min_history, "clean": clean,
+        "missing_titles": missing_titles, "duplicate_titles": duplicate_titles,
+    }  # fmt: skip
+    rules = _given(split=split, min_rating=min_rating, k_core=k_core, duplicates=duplicates, keep_unused=keep_unused)
+    columns = _given(
+        user=user, item=item, time=time, rating=rating, split_column=split_column, item_id=item_id, title=title,
+        metadata=metadata or None, encoding=encoding, valid=valid, test=test,
+    )  # fmt: skip
+    with _steps() as step:
+        if folder is None:
+            _refuse(_given(layout=layout, train_file=train_file), "a folder in a known layout")
+            source = _tables(interactions, items, columns)
+            dataset = prepare_tables(source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
+        else:
+            _refuse(_given(interactions=interactions, items=items, **columns), "tables of your own, without FOLDER")
+            dataset = _prepare_folder(folder, layout, train_file, general, rules, output, overwrite, step)
+    _report(dataset, as_json)
+
+
+@app.command()
+def inspect(folder: Annotated[Path, typer.Argument(help="A dataset folder.")], as_json: Json = False) -> None:
+    """Print counts, history lengths, cold targets and duplicate titles of a dataset folder."""
+    description = describe(load_dataset(folder))
+    if as_json:
+        Console().print_json(data=description)
+    else:
+        print_description(folder, description)
+
+
+@app.command()
+def sample(
+    output: Output,
+    users: Annotated[int, typer.Option(help="How many people.")] = 2_000,
+    items: Annotated[int, typer.Option(help="How many items.")] = 500,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same shop.")] = 0,
+    prepare: Annotated[bool, typer.Option("--prepare", help="Also make the dataset folder OUTPUT/dataset.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Generate the sample store: interactions.csv, items.csv and a README about them."""
+    with _steps() as step:
+        made, bought = write_store(output, users=users, items=items, seed=seed, overwrite=overwrite, step=step)
+        if prepare:
+            prepare_tables(table_source(output, "shop"), TableOptions(), output / "dataset", step=step)
+    typer.echo(f"{output}: {made:,} items, {users:,} users, {bought:,} interactions")
+    if not prepare:
+        typer.echo(f"next: catalign data prepare {output} --output DATASET")
+
+
+@contextlib.contextmanager
+def _steps() -> Iterator[Step]:
+    """Show what is being done."""
+    with progress_bar() as progress:
+        task = progress.add_task("starting", total=None, note="")
+
+        def step(what: str) -> None:
+            progress.update(task, description=what, advance=1)
+
+        yield step
+        progress.update(task, description="done", total=progress.tasks[task].completed)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were passed."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse(options: dict[str, Any], place: str) -> None:
+    if options:
+        raise UserError(f"--{next(iter(options)).replace('_', '-')} goes with {place}")
+
+
+def _tables(interactions: Path | None, items: Path | None, columns: dict[str, Any]) -> TableSource:
+    """Gather the two tables; a column that was not named is asked for with the names that are there."""
+    if interactions is None or items is None:
+        raise UserError("nothing to prepare", mend="pass a FOLDER in a known layout, or --interactions and --items")
+    encoding = columns.get("encoding", "utf-8")
+    for option, path in (("user", interactions), ("item", interactions), ("title", items)):
+        if option not in columns:
+            present = ", ".join(column_names(path, encoding=encoding))
+            raise UserError(f"--{option} is not given", where=path, mend=f"choose from its columns: {present}")
+    return TableSource(interactions=interactions, items=items, **{"item_id": columns["item"], **columns})
+
+
+def _prepare_folder(
+    folder: Path,
+    layout: str | None,
+    train_file: str | None,
+    general: dict[str, Any],
+    rules: dict[str, Any],
+    output: Path,
+    overwrite: bool,
+    step: Step,
+) -> Dataset:
+    if layout is not None and layout not in LAYOUTS:
+        raise UserError(f"there is no layout {layout!r}", where="--layout", mend=f"choose from {', '.join(LAYOUTS)}")
+    layout = layout or recognise(folder)
+    if layout in WINDOW_LAYOUTS:
+        _refuse(rules, "tables of interactions; the windows of this folder are cut already")
+        options = WindowOptions(**general)
+        return prepare_windows(folder, layout, options, output, train_file=train_file, overwrite=overwrite, step=step)
+    _refuse(_given(train_file=train_file), f"the layouts {' and '.join(WINDOW_LAYOUTS)}")
+    tables = table_source(folder, layout)
+    return prepare_tables(tables, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
+
+
+def _report(dataset: Dataset, as_json: bool) -> None:
+    if as_json:
+        Console().print_json(data=dataset.card.model_dump(mode="json"))
+        return
+    for warning in dataset.card.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(summary_line(dataset))

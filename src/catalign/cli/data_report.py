@@ -1,0 +1,80 @@
+"""What `catalign data` prints."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from catalign.data.dataset import Dataset
+
+
+def summary_line(dataset: Dataset) -> str:
+    """Say in one line what was made, and in a second what was dropped."""
+    card = dataset.card
+    windows = ", ".join(f"{split} {counts.windows:,}" for split, counts in card.splits.items())
+    counts = f"{card.items:,} items, {card.users:,} users, {card.interactions:,} interactions"
+    line = f"{dataset.folder}: {counts}; windows: {windows}"
+    dropped = [
+        f"{count:,} of {card.rows_in[table]:,} {table}: {reason}"
+        for table, reasons in card.dropped.items()
+        for reason, count in reasons.items()
+    ]
+    return line if not dropped else f"{line}\ndropped {'; '.join(dropped)} (the first of each in rejects.jsonl)"
+
+
+def print_description(folder: Path, description: dict[str, Any]) -> None:
+    """Print the statistics of `data inspect`."""
+    console = Console()
+    titles, length, counts = description["titles"], description["title_length"], description["item_counts"]
+    console.print(
+        f"[bold]{folder}[/bold]: {description['users']:,} users, {description['items']:,} items, "
+        f"{description['interactions']:,} interactions ({description['layout']})",
+        highlight=False,
+    )
+    console.print(f"split: {description['split_rule']}", highlight=False)
+    console.print(
+        f"titles: {titles['items_sharing']:,} items on {titles['titles_shared']:,} shared titles, "
+        f"{titles['changed']:,} changed by cleaning, {titles['missing']:,} missing; "
+        f"median {length['median']:.0f} characters, longest {length['longest']:,}",
+        highlight=False,
+    )
+    console.print(
+        f"items in training: {counts['cold']:,} cold, median {counts['median']:.0f} times, most {counts['most']:,}",
+        highlight=False,
+    )
+    console.print(_split_table(description["splits"]))
+    for table, reasons in description["dropped"].items():
+        for reason, count in reasons.items():
+            console.print(f"dropped from {table}: {count:,} {reason}", highlight=False)
+    for warning in description["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+
+
+def _split_table(splits: dict[str, Any]) -> Table:
+    """One column per split: counts, shares, times, then the windows of each history length."""
+    table = Table("", *splits, box=SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "windows": lambda split: f"{split['windows']:,}",
+        "users": lambda split: f"{split['users']:,}",
+        "cold targets": lambda split: f"{split['cold_target_share']:.1%}",
+        "targets already in the history": lambda split: f"{split['target_in_history_share']:.1%}",
+        "first target": lambda split: _day(split["first"]),
+        "last target": lambda split: _day(split["last"]),
+        "mean history length": lambda split: f"{split['history_length']['mean']:.1f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, *(value(split) for split in splits.values()))
+    for length in sorted({int(length) for split in splits.values() for length in split["history_length"]["windows"]}):
+        counts = (split["history_length"]["windows"].get(str(length), 0) for split in splits.values())
+        table.add_row(f"  history of {length}", *(f"{count:,}" for count in counts))
+    return table
+
+
+def _day(milliseconds: int | None) -> str:
+    return "unknown" if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")

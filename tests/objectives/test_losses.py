@@ -15,6 +15,7 @@ from catalign.objectives import (
     segment_logsumexp,
     valid_logits,
 )
+from catalign.objectives import masked as masked_module
 
 seeds = st.integers(0, 2**31)
 temperatures = st.floats(0.25, 8)
@@ -47,6 +48,28 @@ def test_masked_losses_equal_a_dense_masked_softmax(seed: int, temperature: floa
     ours = torch.autograd.grad((losses * weight).sum(), (hidden, head, bias))
     theirs = torch.autograd.grad((expected * weight).sum(), (hidden, head, bias))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_wide_and_narrow_positions_take_the_same_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head, position, symbol, _, _, _ = batch(11, positions=20, rows=30)
+    leaves = [hidden.requires_grad_(), head.requires_grad_()]
+    weight = torch.linspace(-1, 1, len(symbol), dtype=torch.float64)
+    expected = (hidden @ head.T)[position, symbol]
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), leaves)
+    children = torch.bincount(position)
+    for many in (0, int(children.median()), int(children.max())):  # all by product, mixed, all by pair
+        monkeypatch.setattr(masked_module, "MANY_CHILDREN", many)
+        logits = valid_logits(hidden, head, position, symbol)
+        torch.testing.assert_close(logits, expected)
+        torch.testing.assert_close(torch.autograd.grad((logits * weight).sum(), leaves), expected_gradients)
+
+
+def test_valid_logits_under_autocast() -> None:
+    hidden, head, position, symbol, _, _, _ = batch(12, positions=20, rows=60)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = valid_logits(hidden.float(), head.float(), position, symbol)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.double(), (hidden @ head.T)[position, symbol], rtol=0.05, atol=0.2)
 
 
 @settings(deadline=None)

@@ -12,6 +12,7 @@ from torch import Tensor
 from catalign.objectives.segments import at_least_float32, segment_logsumexp
 
 Denominator = Literal["branching", "all"]
+MANY_CHILDREN = 32  # more than this: by product, else pair by pair; any value gives the same logits
 
 
 def valid_logits(
@@ -19,8 +20,9 @@ def valid_logits(
 ) -> Tensor:
     """Return the logits of exactly the valid pairs, without logits of the vocabulary.
 
-    The head's rows that the batch uses are gathered once, one small product [P, U] follows, and the pairs are picked
-    from it. Nothing of size [P, U] is kept for the backward pass. `docs/results/head.md` says why this form.
+    The head's rows that the batch uses are gathered once. Positions with many valid children (the root, above all)
+    share most of them, so they take one matrix product over the children of any of them, and the pairs are picked from
+    it; the others take one inner product per pair. `docs/results/head.md` has the measurements behind this.
 
     Args:
         hidden_PH: hidden states at the scored positions.
@@ -30,12 +32,37 @@ def valid_logits(
         bias_A: the head's bias, if it has one.
 
     Returns:
-        [E], in the type of the product.
+        [E], in the type of a matrix product of the two.
     """
-    symbol_U, column_E = torch.unique(symbol_E, return_inverse=True)
-    bias_U = None if bias_A is None else bias_A.index_select(0, symbol_U)
-    logits_PU = torch.nn.functional.linear(hidden_PH, head_AH.index_select(0, symbol_U), bias_U)
-    return logits_PU.flatten().index_select(0, position_E * len(symbol_U) + column_E)
+    symbol_U, column_E = _renumber(symbol_E, len(head_AH))
+    head_UH = head_AH.index_select(0, symbol_U)
+    wide_P = torch.bincount(position_E, minlength=len(hidden_PH)) > MANY_CHILDREN
+    wide_E = wide_P.index_select(0, position_E)
+    wide, narrow = wide_E.nonzero().squeeze(1), (~wide_E).nonzero().squeeze(1)
+    by_product = _logits_by_product(hidden_PH, head_UH, position_E[wide], column_E[wide])
+    by_pair = _logits_by_pair(hidden_PH, head_UH, position_E[narrow], column_E[narrow])
+    logits_E = by_product.new_zeros(len(position_E)).index_copy(0, wide, by_product).index_copy(0, narrow, by_pair)
+    return logits_E if bias_A is None else logits_E + bias_A.index_select(0, symbol_E)
+
+
+def _logits_by_product(hidden_PH: Tensor, head_UH: Tensor, position_E: Tensor, column_E: Tensor) -> Tensor:
+    """Multiply the positions that occur by the columns that occur; the product is not kept for the backward pass."""
+    row, row_E = _renumber(position_E, len(hidden_PH))
+    column, column_E = _renumber(column_E, len(head_UH))
+    logits = torch.nn.functional.linear(hidden_PH.index_select(0, row), head_UH.index_select(0, column))
+    return logits.flatten().index_select(0, row_E * len(column) + column_E)
+
+
+def _logits_by_pair(hidden_PH: Tensor, head_UH: Tensor, position_E: Tensor, column_E: Tensor) -> Tensor:
+    """Multiply row by row, which keeps [E, H] twice."""
+    left_EH, right_EH = hidden_PH.index_select(0, position_E), head_UH.index_select(0, column_E)
+    return torch.bmm(left_EH.unsqueeze(1), right_EH.unsqueeze(2)).flatten()
+
+
+def _renumber(index_E: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the numbers below `size` that occur, ascending, and for each index its place among them."""
+    occurs = torch.zeros(size, dtype=torch.bool, device=index_E.device).index_fill(0, index_E, True)
+    return occurs.nonzero().squeeze(1), (occurs.cumsum(0) - 1).index_select(0, index_E)
 
 
 def masked_softmax_losses(

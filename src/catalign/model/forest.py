@@ -156,7 +156,7 @@ def _fill_rows(length_S: IntArray, shared_S: IntArray, budget: int) -> IntArray:
     row_S = np.zeros(len(length_S), dtype=np.int64)
     start, row = 0, 0
     while start < len(length_S):
-        most = budget - length_S[start] + total_S[start]
+        most = max(budget - length_S[start], 0) + total_S[start]  # what adds nothing is always taken in
         stop = max(int(np.searchsorted(total_S, most, side="right")), start + 1)
         row_S[start:stop] = row
         start, row = stop, row + 1

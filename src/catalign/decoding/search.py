@@ -254,7 +254,7 @@ class _Search:
         mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
         hidden_BMH = self.model.decoder(
             input_ids=token_BM,
-            attention_mask=mask_B1MX,
+            attention_mask=self.model.attention_mask(mask_B1MX),
             position_ids=self.length_B[:, None] + depth_BM - 1,
             past_key_values=self.cache,
             use_cache=True,

@@ -77,6 +77,18 @@ class LanguageModel(nn.Module):
             return logits
         return self._softcap * torch.tanh(logits / self._softcap)
 
+    def attention_mask(self, visible: torch.Tensor) -> torch.Tensor:
+        """A boolean mask (True: may be attended to) in the form that this model's attention takes.
+
+        `sdpa` takes it as it is; `eager`, all that Gemma 2 offers, adds its mask to the scores.
+        """
+        if self.base.config._attn_implementation == "sdpa":
+            return visible
+        dtype = self.head_VH.dtype
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(
+            ~visible, torch.finfo(dtype).min
+        )
+
     def hidden_states(
         self, token_RN: torch.Tensor, depth_RN: torch.Tensor, end_RN: torch.Tensor | None, node_P: torch.Tensor
     ) -> torch.Tensor:
@@ -84,7 +96,7 @@ class LanguageModel(nn.Module):
 
         With `end_RN` None the rows are plain sequences, one each, padded on the right: ordinary causal attention.
         """
-        mask = None if end_RN is None else ancestor_mask(end_RN)
+        mask = None if end_RN is None else self.attention_mask(ancestor_mask(end_RN))
         output = self.decoder(input_ids=token_RN, attention_mask=mask, position_ids=depth_RN, use_cache=False)
         hidden_RNH: torch.Tensor = output.last_hidden_state
         return hidden_RNH.flatten(0, 1)[node_P]

@@ -53,9 +53,7 @@ def load_language_model(
         raise UserError("is not a model folder (no config.json)", where=name_or_folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
-        causal = AutoModelForCausalLM.from_pretrained(
-            name_or_folder, dtype=dtype, attn_implementation="sdpa", trust_remote_code=trust_remote_code
-        )
+        causal = AutoModelForCausalLM.from_pretrained(name_or_folder, dtype=dtype, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         mend = "make one with catalign model init" if not is_folder else None

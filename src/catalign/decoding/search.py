@@ -89,8 +89,6 @@ class _Search:
         none_B1 = torch.zeros(users, 1, device=device)
         self.node_BK, self.score_BK = root_B1, none_B1
         self.visible_BKG = torch.zeros(users, 1, 0, dtype=torch.bool, device=device)
-        if int(trie.run_end[0]) != 0:
-            self._start_below_forced_root()
 
     def _read_prompts(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
         """Run the prompts, padded on the right, and keep their keys and values."""
@@ -108,19 +106,6 @@ class _Search:
             input_ids=token_BT, position_ids=slot_T.expand_as(token_BT), past_key_values=self.cache, use_cache=True
         ).last_hidden_state
         self.hidden_BKH = hidden_BTH[self.user_B, length_B - 1][:, None]
-
-    def _start_below_forced_root(self) -> None:
-        """Every title begins with the same tokens (or there is one title): follow them first."""
-        first_B1 = self.trie.child_start[0].expand(len(self.user_B), 1).clone()
-        parent_B1 = torch.zeros_like(first_B1)
-        score_B1 = self._first_token_score(first_B1)
-        self._go_on(first_B1, parent_B1, score_B1)
-
-    def _first_token_score(self, node_B1: torch.Tensor) -> torch.Tensor:
-        """Score of the forced first token: 0, or its full-vocabulary log-probability."""
-        if self.score == "valid":
-            return torch.zeros(node_B1.shape, device=node_B1.device)
-        return self._full_log_probability(self.hidden_BKH[:, 0], self.trie.token[node_B1[:, 0]])[:, None]
 
     def expand(self, exclusions: Exclusions | None) -> bool:
         """Let every live beam choose among its children; returns whether anything is left to do."""

@@ -88,7 +88,7 @@ def as_milliseconds(column: pl.Series) -> pl.Series:
         Int64, as long as `column`.
     """
     frame = column.alias("time").to_frame()
-    if column.dtype.is_temporal():
+    if column.dtype in (pl.Date, pl.Datetime):
         return frame.select(pl.col("time").cast(pl.Datetime("ms")).dt.epoch("ms"))["time"]
     number = frame.select(as_number(pl.col("time")))["time"]
     median = number.abs().median()

@@ -1,9 +1,8 @@
 """The dataset folder: its card, its tables, how it is written and read."""
 
-import errno
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +11,11 @@ import pydantic
 
 from catalign.data.ledger import Ledger
 from catalign.data.splits import SPLITS
+from catalign.data.writing import write_parquet
 from catalign.errors import UserError
 from catalign.files import read_json, sha256_of, write_json
 
 CARD = "dataset.json"
-FORMAT = 1
 
 
 class SourceFile(pydantic.BaseModel):
@@ -47,7 +46,7 @@ class TitleCounts(pydantic.BaseModel):
 class Card(pydantic.BaseModel):
     """The content of `dataset.json`."""
 
-    format: int = FORMAT
+    format: Literal[1] = 1
     catalign: str
     layout: str
     sources: list[SourceFile]
@@ -150,13 +149,3 @@ def write_tables(
 def write_card(folder: Path, card: Card) -> None:
     """Write `dataset.json`, the last file of a dataset folder."""
     write_json(folder / CARD, card.model_dump(mode="json"))
-
-
-def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write a frame as Parquet; polars hides the system's error, so a full disk is told from its words."""
-    try:
-        frame.write_parquet(path)
-    except pl.exceptions.ComputeError as error:
-        if f"os error {errno.ENOSPC}" in str(error):
-            raise OSError(errno.ENOSPC, "no space left on device", str(path)) from error
-        raise

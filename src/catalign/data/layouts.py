@@ -141,8 +141,11 @@ def _read_names(path: Path, ledger: Ledger) -> pl.DataFrame:
     names = read_json(path)
     if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
         raise UserError("is not a JSON object of id and title", where=path)
-    frame = pl.DataFrame({"item_id": list(names.keys()), "title": list(names.values())}, schema_overrides=_TEXTS)
-    return _with_rows(frame, path, ledger, first=2)
+    frame = pl.DataFrame(
+        {"item_id": list(names.keys()), "title": list(names.values())},
+        schema_overrides={"item_id": pl.String, "title": pl.String},
+    )
+    return _entered(frame.with_row_index("row", offset=1), path, ledger)
 
 
 def _read_info(path: Path, ledger: Ledger) -> pl.DataFrame:
@@ -150,20 +153,14 @@ def _read_info(path: Path, ledger: Ledger) -> pl.DataFrame:
         lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"is not UTF-8 text ({error})", where=path) from error
-    text = pl.DataFrame({"line": lines}).filter(pl.col("line").str.strip_chars() != "")
+    text = pl.DataFrame({"line": lines}).with_row_index("row", offset=1).filter(pl.col("line").str.strip_chars() != "")
     parts = pl.col("line").str.strip_suffix("\r").str.extract_groups(r"^(.*)\t([^\t]*)$")
-    frame = text.select(item_id=parts.struct[1], title=parts.struct[0])
-    return _with_rows(frame, path, ledger, first=1)
+    return _entered(text.select("row", item_id=parts.struct[1], title=parts.struct[0]), path, ledger)
 
 
-_TEXTS = {"item_id": pl.String, "title": pl.String}
-
-
-def _with_rows(frame: pl.DataFrame, path: Path, ledger: Ledger, *, first: int) -> pl.DataFrame:
+def _entered(frame: pl.DataFrame, path: Path, ledger: Ledger) -> pl.DataFrame:
     ledger.enter("items", frame.height)
-    return frame.with_columns(
-        row=pl.int_range(first, frame.height + first, dtype=pl.UInt32), file=pl.lit(path.name, dtype=pl.Categorical)
-    )
+    return frame.with_columns(file=pl.lit(path.name, dtype=pl.Categorical))
 
 
 def _list_of_ids(text: pl.Expr) -> pl.Expr:
@@ -173,23 +170,25 @@ def _list_of_ids(text: pl.Expr) -> pl.Expr:
 
 
 def _read_msl_table(path: Path, split: str, ledger: Ledger) -> pl.DataFrame:
-    timed = "timestamp" in column_names(path)
-    read = read_table(path, ["user_id", "item_ids", *(["timestamp"] if timed else [])], table="windows", ledger=ledger)
-    ids = _list_of_ids(pl.col("item_ids"))
-    return _window_frame(read, ids.list.head(ids.list.len().cast(pl.Int64) - 1), ids.list.last(), split, timed=timed)
+    ids = _list_of_ids(pl.col("ids"))
+    history = ids.list.head(ids.list.len().cast(pl.Int64) - 1)
+    return _read_window_table(path, {"ids": "item_ids"}, history, ids.list.last(), split, ledger)
 
 
 def _read_d3_table(path: Path, split: str, ledger: Ledger) -> pl.DataFrame:
+    columns = {"ids": "history_item_id", "next": "item_id"}
+    return _read_window_table(path, columns, _list_of_ids(pl.col("ids")), as_text(pl.col("next")), split, ledger)
+
+
+def _read_window_table(
+    path: Path, columns: dict[str, str], history: pl.Expr, target: pl.Expr, split: str, ledger: Ledger
+) -> pl.DataFrame:
     timed = "timestamp" in column_names(path)
-    columns = ["user_id", "history_item_id", "item_id", *(["timestamp"] if timed else [])]
+    columns = {"user_id": "user_id", **columns, **({"time": "timestamp"} if timed else {})}
     read = read_table(path, columns, table="windows", ledger=ledger)
-    return _window_frame(read, _list_of_ids(pl.col("history_item_id")), as_text(pl.col("item_id")), split, timed=timed)
-
-
-def _window_frame(read: pl.DataFrame, history: pl.Expr, target: pl.Expr, split: str, *, timed: bool) -> pl.DataFrame:
-    times = as_milliseconds(read["timestamp"]) if timed else pl.Series([None] * read.height, dtype=pl.Int64)
+    times = as_milliseconds(read["time"]) if timed else pl.Series([None] * read.height, dtype=pl.Int64)
     return read.select(
-        as_text(pl.col("user_id")).alias("user_id"),
+        as_text(pl.col("user_id")),
         history.alias("history"),
         target.alias("target"),
         times.alias("timestamp"),

@@ -1,20 +1,26 @@
 """From sources to a dataset folder."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import polars as pl
 
-from catalign.data.cleaning import as_milliseconds, as_number, as_text
-from catalign.data.dataset import Card, Dataset, SourceFile, SplitCounts, load_dataset, write_card, write_tables
-from catalign.data.filters import k_core, repeated_pairs
+from catalign.data.dataset import CARD, Card, Dataset, SourceFile, SplitCounts, load_dataset, write_card, write_tables
+from catalign.data.interactions import (
+    filter_interactions,
+    in_user_order,
+    nothing_left,
+    parse_interactions,
+    read_interactions,
+)
 from catalign.data.items import ItemTable, settle_items, title_counts
 from catalign.data.layouts import PublishedWindows, read_windows
 from catalign.data.ledger import Ledger
 from catalign.data.options import TableOptions, TableSource, WindowOptions
 from catalign.data.published import index_windows, rebuild_interactions
-from catalign.data.splits import SPLIT_TYPE, SPLITS, chronological, given_names, leave_one_out
+from catalign.data.splits import SPLITS, chronological, leave_one_out
 from catalign.data.tables import read_table
 from catalign.data.windows import sliding_windows
 from catalign.errors import UserError
@@ -39,26 +45,31 @@ def prepare_tables(
         UserError: a table cannot be read, the options do not go together, or nothing is left to train or test on.
     """
     _check_options(source, options)
+    if overwrite:
+        _check_replaceable(output)
     ledger = Ledger()
     with whole_folder(output, overwrite=overwrite) as folder:
         step("reading the items")
         table = settle_items(_read_items(source, ledger), options, ledger)
         step("reading the interactions")
-        log = _read_interactions(source, ledger)
+        log = read_interactions(source, ledger)
+        log = parse_interactions(log, source, options, ledger)
         step("filtering")
-        log = _filter_interactions(log, table, source, options, ledger)
+        log = filter_interactions(log, table, options, ledger)
+        if log.is_empty():
+            raise nothing_left(source, table, ledger)
         items = table.frame
         if not options.keep_unused:
             unused = ~pl.col("item_id").is_in(log["item_id"].unique().implode())
             items = ledger.drop("items", items, unused, "no interaction left")
         step("splitting")
-        log, rule, warnings = _split(_in_user_order(log, items), options)
+        log, rule, warnings = _split(in_user_order(log, items), options)
         step("making windows")
         windows = sliding_windows(log, history=options.history, min_history=options.min_history)
         paths = [path for path in (source.items, source.interactions, source.valid, source.test) if path is not None]
         card_options = options.model_dump(mode="json") | {"columns": _column_options(source)}
         step("writing")
-        _write(folder, items, log, windows, table, ledger, "tables", paths, card_options, rule, warnings)
+        _write(folder, _Made(table, items, log, windows, "tables", paths, card_options, rule, warnings), ledger)
     return load_dataset(output)
 
 
@@ -88,6 +99,8 @@ def prepare_windows(
     Raises:
         UserError: a file cannot be read, or a split is empty.
     """
+    if overwrite:
+        _check_replaceable(output)
     ledger = Ledger()
     with whole_folder(output, overwrite=overwrite) as partial:
         step("reading the windows")
@@ -102,11 +115,16 @@ def prepare_windows(
         log = rebuild_interactions(windows)
         step("writing")
         card_options = options.model_dump(mode="json") | {"train_file": train_file}
-        _write(
-            partial, table.frame, log, windows, table, ledger, layout, published.paths, card_options,
-            published.split_rule, published.warnings,
-        )  # fmt: skip
+        rule, warnings = published.split_rule, published.warnings
+        made = _Made(table, table.frame, log, windows, layout, published.paths, card_options, rule, warnings)
+        _write(partial, made, ledger)
     return load_dataset(output)
+
+
+def _check_replaceable(output: Path) -> None:
+    """Refuse to overwrite a folder that is no dataset."""
+    if output.exists() and not (output / CARD).is_file() and not (output.is_dir() and not any(output.iterdir())):
+        raise UserError("is not a dataset folder, so it is not replaced", where=output, mend="choose another folder")
 
 
 def _check_options(source: TableSource, options: TableOptions) -> None:
@@ -127,96 +145,14 @@ def _check_options(source: TableSource, options: TableOptions) -> None:
 
 
 def _read_items(source: TableSource, ledger: Ledger) -> pl.DataFrame:
-    columns = [source.item_id, source.title, *source.metadata]
-    read = read_table(source.items, columns, table="items", ledger=ledger, encoding=source.encoding)
-    return read.select(
-        pl.col(source.item_id).alias("item_id"), pl.col(source.title).alias("title"), *source.metadata, "file", "row"
-    )
-
-
-def _read_interactions(source: TableSource, ledger: Ledger) -> pl.DataFrame:
-    """Return `user_id`, `source_id`, `time`, `rating`, `split`, `file`, `row`; what was not asked for is null."""
-    optional = {"time": source.time, "rating": source.rating, "split": source.split_column}
-    columns = [source.user, source.item, *(name for name in optional.values() if name is not None)]
-    files = {"train": source.interactions, "valid": source.valid, "test": source.test}
-    parts = []
-    for split, path in files.items():
-        if path is None:
-            continue
-        read = read_table(path, columns, table="interactions", ledger=ledger, encoding=source.encoding)
-        part = read.select(
-            as_text(pl.col(source.user)).alias("user_id"),
-            as_text(pl.col(source.item)).alias("source_id"),
-            *((pl.lit(None, pl.String) if name is None else pl.col(name)).alias(key) for key, name in optional.items()),
-            "file",
-            "row",
-        )
-        parts.append(part if source.test is None else part.with_columns(split=pl.lit(split)))
-    return pl.concat(parts, how="vertical_relaxed")
-
-
-def _filter_interactions(
-    log: pl.DataFrame, table: ItemTable, source: TableSource, options: TableOptions, ledger: Ledger
-) -> pl.DataFrame:
-    """Return `user_id`, `item_id`, `timestamp`, `rating`, `split`, `order` of the rows that stay."""
-
-    def drop(frame: pl.DataFrame, condition: pl.Expr, reason: str) -> pl.DataFrame:
-        return ledger.drop("interactions", frame, condition, reason)
-
-    log = drop(log, pl.col("user_id").is_null(), "no user id")
-    log = drop(log, pl.col("source_id").is_null(), "no item id")
-    if source.time is not None:
-        log = log.with_columns(as_milliseconds(log["time"]).alias("timestamp"))
-        log = drop(log, as_text(pl.col("time")).is_null(), "no timestamp")
-        log = drop(log, pl.col("timestamp").is_null(), "timestamp is neither a number nor ISO 8601")
-    else:
-        log = log.with_columns(timestamp=pl.lit(None, pl.Int64))
-    log = log.with_columns(score=as_number(pl.col("rating")).cast(pl.Float32))
-    log = drop(log, pl.col("score").is_null() & as_text(pl.col("rating")).is_not_null(), "rating is not a number")
-    if options.min_rating is not None:
-        log = drop(log, pl.col("score").is_null(), "no rating")
-        log = drop(log, pl.col("score") < options.min_rating, f"rating below {options.min_rating:g}")
-    if options.split == "given":
-        log = log.with_columns(named=given_names(pl.col("split")))
-        log = drop(log, pl.col("named").is_null(), "split is none of train, valid, test")
-        log = log.drop("split").rename({"named": "split"})
-    log = log.join(table.known.with_columns(known=True), on="source_id", how="left", maintain_order="left")
-    log = drop(log, pl.col("known").is_null(), "item not in the item table")
-    log = drop(log, pl.col("item_id").is_null(), "item without a title")
-    log = log.with_row_index("order")
-    if options.duplicates != "keep" and not log.is_empty():
-        log = log.with_columns(repeated=repeated_pairs(log, options.duplicates))
-        log = drop(log, pl.col("repeated"), "repeated (user, item) pair")
-    if options.k_core > 1 and not log.is_empty():
-        numbers = log.select(pl.col("user_id", "item_id").rank("dense") - 1)
-        stays = k_core(numbers["user_id"].to_numpy(), numbers["item_id"].to_numpy(), options.k_core)
-        log = drop(log, pl.lit(~pl.Series(stays)), f"outside the {options.k_core}-core")
-    if log.is_empty():
-        raise UserError(
-            f"no interaction is left ({ledger.reasons('interactions')})",
-            where=source.interactions,
-            mend="check the column options and the filters",
-        )
-    return log.select("user_id", "item_id", "timestamp", rating="score", split="split", order="order")
-
-
-def _in_user_order(log: pl.DataFrame, items: pl.DataFrame) -> pl.DataFrame:
-    """Put each user's rows together in time order (ties as in the file), users by first appearance; number the items.
-
-    Returns:
-        `user`, `user_id`, `item` (UInt32), `timestamp`, `rating`, `split`, `position`.
-    """
-    numbers = items.select("item_id").with_row_index("item")
-    users = log.select("user_id").unique(maintain_order=True).with_row_index("user")
-    log = log.join(numbers, on="item_id").join(users, on="user_id").sort("user", "timestamp", "order")
-    position = pl.int_range(pl.len(), dtype=pl.UInt32).over("user")
-    return log.with_columns(position=position).drop("item_id", "order")
+    columns = {"item_id": source.item_id, "title": source.title} | {name: name for name in source.metadata}
+    return read_table(source.items, columns, table="items", ledger=ledger, encoding=source.encoding)
 
 
 def _split(log: pl.DataFrame, options: TableOptions) -> tuple[pl.DataFrame, str, list[str]]:
     """Return the interactions with their `split`, the rule in words, warnings."""
     if options.split == "given":
-        return log.with_columns(pl.col("split").cast(SPLIT_TYPE)), "given by the source", []
+        return log, "given by the source", _warn_of_mixed_times(log)
     if options.split == "leave-one-out":
         rule = "leave-one-out: each user's last interaction is test, the one before it validation"
         warning = (
@@ -229,36 +165,42 @@ def _split(log: pl.DataFrame, options: TableOptions) -> tuple[pl.DataFrame, str,
     return log.with_columns(split=split), rule, []
 
 
+def _warn_of_mixed_times(log: pl.DataFrame) -> list[str]:
+    """Warn where a given split puts validation or test interactions before a user's training ones."""
+    order = pl.col("split").to_physical()
+    mixed = log.filter((order < order.cum_max().over("user")) & (pl.col("position") > 0)).height
+    if not mixed:
+        return []
+    return [
+        f"the given split is not in time order: {mixed:,} interactions come after one of a later split of the same "
+        "user, so histories show what is to be predicted elsewhere"
+    ]
+
+
 def _column_options(source: TableSource) -> dict[str, object]:
     return source.model_dump(mode="json", exclude={"interactions", "items", "valid", "test"})
 
 
-def _write(
-    folder: Path,
-    items: pl.DataFrame,
-    log: pl.DataFrame,
-    windows: pl.DataFrame,
-    table: ItemTable,
-    ledger: Ledger,
-    layout: str,
-    paths: list[Path],
-    options: dict[str, object],
-    rule: str,
-    warnings: list[str],
-) -> None:
+@dataclass(frozen=True)
+class _Made:
+    """What a dataset folder is written from."""
+
+    table: ItemTable
+    items: pl.DataFrame
+    log: pl.DataFrame
+    windows: pl.DataFrame
+    layout: str
+    paths: list[Path]
+    options: dict[str, object]
+    split_rule: str
+    warnings: list[str]
+
+
+def _write(folder: Path, made: _Made, ledger: Ledger) -> None:
     """Write the tables and the card, unless a split is empty."""
-    by_split = {split: windows.filter(pl.col("split") == split).drop("split") for split in SPLITS}
-    empty = [split for split in SPLITS if by_split[split].is_empty()]
-    if empty:
-        counts = ", ".join(f"{split} {by_split[split].height:,}" for split in SPLITS)
-        raise UserError(
-            f"no window is left in {' and '.join(empty)} (windows: {counts}; dropped: "
-            f"{ledger.reasons('windows' if 'windows' in ledger.rows_in else 'interactions')})",
-            where=paths[-1],
-            mend="loosen the filters, or choose another --split",
-        )
-    items = items.drop("file", "row")
-    log = log.select("user_id", "item", "timestamp", "rating", "split")
+    windows = {split: made.windows.filter(pl.col("split") == split).drop("split") for split in SPLITS}
+    _check_splits(windows, made.paths[1], ledger)
+    log = made.log.select("user_id", "item", "timestamp", "rating", "split")
     warm = log.filter(pl.col("split") == "train")["item"].unique().implode()
     in_split = dict(log["split"].cast(pl.String).value_counts().iter_rows())
     splits = {
@@ -267,24 +209,36 @@ def _write(
             interactions=in_split.get(split, 0),
             cold_targets=frame.remove(pl.col("target").is_in(warm)).height,
         )
-        for split, frame in by_split.items()
+        for split, frame in windows.items()
     }
-    files = write_tables(folder, items, log, by_split, ledger)
+    files = write_tables(folder, made.items.drop("file", "row"), log, windows, ledger)
     card = Card(
         catalign=version("catalign"),
-        layout=layout,
-        sources=[SourceFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path)) for path in paths],
-        options=options,
-        split_rule=rule,
+        layout=made.layout,
+        sources=[SourceFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path)) for path in made.paths],
+        options=made.options,
+        split_rule=made.split_rule,
         users=log["user_id"].n_unique(),
-        items=items.height,
+        items=made.items.height,
         interactions=log.height,
         splits=splits,
-        titles=title_counts(table, items),
+        titles=title_counts(made.table, made.items),
         rows_in=ledger.rows_in,
         rows_kept={name: ledger.kept(name) for name in ledger.rows_in},
         dropped=ledger.dropped,
-        warnings=warnings,
+        warnings=made.warnings,
         files=files,
     )
     write_card(folder, card)
+
+
+def _check_splits(windows: dict[str, pl.DataFrame], source: Path, ledger: Ledger) -> None:
+    empty = [split for split in SPLITS if windows[split].is_empty()]
+    if empty:
+        counts = ", ".join(f"{split} {windows[split].height:,}" for split in SPLITS)
+        dropped = ledger.reasons("windows" if "windows" in ledger.rows_in else "interactions")
+        raise UserError(
+            f"no window is left in {' and '.join(empty)} (windows: {counts}; dropped: {dropped})",
+            where=source,
+            mend="loosen the filters, or choose another --split",
+        )

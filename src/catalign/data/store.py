@@ -23,6 +23,7 @@ import numpy.typing as npt
 import polars as pl
 
 from catalign.data.store_words import ADJECTIVES, BRANDS, DEPARTMENTS, PLACES, PLATFORMS, Department
+from catalign.data.writing import write_csv
 from catalign.errors import UserError
 from catalign.files import whole_folder
 
@@ -84,6 +85,8 @@ def write_store(
     """
     if items < 50 or users < 10:
         raise UserError("a sample store needs at least 50 items and 10 users", mend="pass larger --items and --users")
+    if overwrite and output.exists() and not (output / "interactions.csv").is_file():
+        raise UserError("is not a sample store, so it is not replaced", where=output, mend="choose another folder")
     with whole_folder(output, overwrite=overwrite) as folder:
         step("stocking the shelves")
         generator = np.random.default_rng(seed)
@@ -97,8 +100,8 @@ def write_store(
             item_id=catalogue["item_id"].gather(visits["item"]),
             timestamp=pl.from_epoch("second", time_unit="s").dt.strftime("%Y-%m-%d %H:%M:%S"),
         ).select("user_id", "item_id", "timestamp", "rating")
-        catalogue.sort("item_id").write_csv(folder / "items.csv")
-        log.write_csv(folder / "interactions.csv")
+        write_csv(catalogue.sort("item_id"), folder / "items.csv")
+        write_csv(log, folder / "interactions.csv")
         (folder / "README.md").write_text(_readme(users, items, log.height, seed), encoding="utf-8")
     return items, log.height
 

@@ -1,5 +1,7 @@
 """One table of any usual kind (CSV, TSV, JSON lines, Parquet; gzip or not) as text columns, with row numbers."""
 
+import ast
+import codecs
 import contextlib
 import csv
 import difflib
@@ -7,7 +9,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,34 +23,37 @@ from catalign.data.ledger import Ledger
 from catalign.errors import UserError
 
 _JSON = (".jsonl", ".ndjson", ".json")
+_ROW, _LINE, _UNREAD = "__row", "__line", "__unread"  # no column of a user is called so
+_LITERAL = "{'"  # how a line of Python begins that should have been JSON
 _DELIMITERS = ",\t;|"
 _END = "\x03end of table\x03"  # a row of our own after the last one: it is missing when a quotation mark stayed open
 _BLOCK_BYTES = 1 << 24  # longer than any row should be
+_SHOWN = 200  # characters of an unreadable row that a reject keeps
 _SAMPLE_LINES = 100  # JSON lines read to learn the names of the columns
 
 
 def read_table(
-    path: Path, columns: Sequence[str], *, table: str, ledger: Ledger, encoding: str = "utf-8"
+    path: Path, columns: Mapping[str, str], *, table: str, ledger: Ledger, encoding: str = "utf-8"
 ) -> pl.DataFrame:
-    """Read the named columns of a table.
+    """Read some columns of a table.
 
     Args:
         path: `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` (one object per line) or `.parquet`; the text kinds also
             with `.gz`. A CSV file needs a header; its delimiter is the one of comma, tab, semicolon and bar that
             the header holds most of.
-        columns: names of the columns to read; a name may occur twice.
+        columns: name in the result -> name in the file.
         table: the name that `ledger` counts the rows under.
         ledger: counts the rows that came in and those that cannot be read.
         encoding: of CSV files, a Python codec name.
 
     Returns:
-        `columns` as text (Parquet columns of numbers and times keep their type; null where a JSON key is absent),
-        `file` (Categorical) and `row` (UInt32, see `Ledger`).
+        The columns as text (those of Parquet files keep their type; null where a JSON key is absent), `file`
+        (Categorical) and `row` (UInt32, see `Ledger`).
 
     Raises:
         UserError: no such file, a column is not there, or the file is not what its name says.
     """
-    wanted = list(dict.fromkeys(columns))
+    wanted = list(dict.fromkeys(columns.values()))
     with _reading(path):
         kind = _kind(path)
         if kind == ".parquet":
@@ -58,7 +63,11 @@ def read_table(
         else:
             frame = _read_csv(path, wanted, table, ledger, encoding)
     ledger.enter(table, frame.height)
-    return frame.with_columns(file=pl.lit(path.name, dtype=pl.Categorical))
+    return frame.select(
+        *(pl.col(name).alias(key) for key, name in columns.items()),
+        file=pl.lit(path.name, dtype=pl.Categorical),
+        row=pl.col(_ROW).cast(pl.UInt32),
+    )
 
 
 def column_names(path: Path, *, encoding: str = "utf-8") -> list[str]:
@@ -70,7 +79,7 @@ def column_names(path: Path, *, encoding: str = "utf-8") -> list[str]:
     with _reading(path):
         kind = _kind(path)
         if kind == ".parquet":
-            return pl.scan_parquet(path).collect_schema().names()
+            return _scan_parquet(path).collect_schema().names()
         if kind in _JSON:
             with _open(path) as stream:
                 return _json_keys(path, [line.decode(errors="replace") for line in islice(stream, _SAMPLE_LINES)])
@@ -103,8 +112,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"is not a whole gzip file ({error})", where=path, mend="copy or download it again") from error
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from error
-    except pl.exceptions.ComputeError as error:
-        raise UserError("is not a Parquet file", where=path) from error
 
 
 def _kind(path: Path) -> str:
@@ -118,7 +125,7 @@ def _open(path: Path) -> IO[bytes]:
 class _Ended(io.RawIOBase):
     """A byte stream with `ending` after its last byte."""
 
-    def __init__(self, stream: IO[bytes], ending: bytes) -> None:
+    def __init__(self, stream: IO[bytes] | codecs.StreamRecoder, ending: bytes) -> None:
         self._stream = stream
         self._ending: bytes | None = ending
 
@@ -160,12 +167,13 @@ def _read_csv(path: Path, columns: list[str], table: str, ledger: Ledger, encodi
         ragged.append(row)
         return "skip"
 
-    ending = ("\n" + delimiter.join([_END] * len(header)) + "\n").encode(encoding)
+    ending = ("\n" + delimiter.join([_END] * len(header)) + "\n").encode()
     try:
         with _open(path) as stream:
+            text = stream if encoding == "utf-8" else codecs.EncodedFile(stream, "utf-8", encoding)
             arrow = pa_csv.read_csv(
-                pa.PythonFile(_Ended(stream, ending), mode="r"),
-                read_options=pa_csv.ReadOptions(use_threads=False, encoding=encoding, block_size=_BLOCK_BYTES),
+                pa.PythonFile(_Ended(text, ending), mode="r"),
+                read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
                 ),
@@ -177,18 +185,15 @@ def _read_csv(path: Path, columns: list[str], table: str, ledger: Ledger, encodi
         if isinstance(error, UnicodeError) or "UTF8" in str(error):
             raise _encoding_error(path, encoding) from error
         raise UserError(f"is not a CSV table ({error})", where=path) from error
-    rows = np.setdiff1d(
-        np.arange(2, arrow.num_rows + len(ragged) + 2, dtype=np.uint32),
-        np.array([row.number for row in ragged], dtype=np.uint32),
-    )
-    frame = cast(pl.DataFrame, pl.from_arrow(arrow)).with_columns(row=pl.Series(rows, dtype=pl.UInt32))
+    last = 1 + arrow.num_rows + len(ragged)
+    frame = cast(pl.DataFrame, pl.from_arrow(arrow))
     if frame.is_empty() or frame.item(-1, 0) != _END:
-        raise UserError(
-            "a quotation mark is opened and never closed", where=f"{path}, row {rows[-1] + 1 if rows.size else 2}"
-        )
+        raise UserError("a quotation mark is opened and never closed", where=f"{path}, row {last}")
+    rows = np.setdiff1d(np.arange(2, last + 1), np.array([row.number for row in ragged], dtype=np.int64))
+    frame = frame.with_columns(pl.Series(_ROW, rows))
     if ragged:
         examples = [
-            {"file": path.name, "row": row.number, "fields": row.actual_columns, "text": row.text[:200]}
+            {"file": path.name, "row": row.number, "fields": row.actual_columns, "text": row.text[:_SHOWN]}
             for row in ragged[: ledger.keep]
         ]
         ledger.enter(table, len(ragged))
@@ -213,29 +218,37 @@ def _encoding_error(path: Path, encoding: str) -> UserError:
 
 
 def _read_json_lines(path: Path, columns: list[str], table: str, ledger: Ledger) -> pl.DataFrame:
+    with _open(path) as stream:
+        first = [line.decode("utf-8", errors="replace") for line in islice(stream, _SAMPLE_LINES)]
+    require_columns(path, columns, _json_keys(path, first))
+    line = pl.col(_LINE)
+    lines = pl.scan_lines(path, name=_LINE, row_index_name=_ROW, row_index_offset=1, glob=False)
+    lines = lines.filter(line.str.strip_chars() != "")
+    if any(text.startswith(_LITERAL) for text in first):
+        lines = lines.with_columns(line.map_elements(_literal_to_json, return_dtype=pl.String))
+    is_object = line.str.starts_with("{") & line.str.json_path_match("$").is_not_null()
+    values = (line.str.json_path_match(f'$["{name}"]').alias(name) for name in columns)
+    unread = pl.when(~is_object).then(line.str.head(_SHOWN)).alias(_UNREAD)
     try:
-        with _open(path) as stream:
-            text = stream.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text ({error})", where=path) from error
-    lines = pl.DataFrame({"text": text.split("\n")}, schema={"text": pl.String}).with_row_index("row", offset=1)
-    lines = lines.filter(pl.col("text").str.strip_chars() != "")
-    if lines.is_empty():
-        raise UserError("is empty", where=path)
-    names = _json_keys(path, lines.head(_SAMPLE_LINES)["text"].to_list())
-    require_columns(path, columns, names)
-    whole = lines.with_columns(
-        object=pl.col("text").str.json_path_match("$").is_not_null() & pl.col("text").str.starts_with("{")
-    )
-    unread = whole.remove("object")
-    if not unread.is_empty():
-        examples = unread.head(ledger.keep).select("row", text=pl.col("text").str.head(200)).to_dicts()
-        ledger.enter(table, unread.height)
-        ledger.note(table, "not JSON", unread.height, [{"file": path.name, **example} for example in examples])
-    return whole.filter("object").select(
-        *(pl.col("text").str.json_path_match(f"$['{name}']").alias(name) for name in columns),
-        pl.col("row").cast(pl.UInt32),
-    )
+        frame = lines.select(_ROW, *values, unread).collect()
+    except pl.exceptions.ComputeError as error:
+        raise _encoding_error(path, "utf-8") from error
+    bad = frame.filter(pl.col(_UNREAD).is_not_null())
+    if not bad.is_empty():
+        examples = bad.head(ledger.keep).select(file=pl.lit(path.name), row=_ROW, text=_UNREAD)
+        ledger.enter(table, bad.height)
+        ledger.note(table, "not JSON", bad.height, examples.to_dicts())
+    return frame.filter(pl.col(_UNREAD).is_null()).drop(_UNREAD)
+
+
+def _literal_to_json(line: str) -> str:
+    """Turn the Python literal of a line (as in the Amazon metadata of 2014) into JSON; leave any other line."""
+    if not line.startswith(_LITERAL):
+        return line
+    try:
+        return json.dumps(ast.literal_eval(line.strip()))
+    except (ValueError, SyntaxError, TypeError):
+        return line
 
 
 def _json_keys(path: Path, lines: list[str]) -> list[str]:
@@ -243,11 +256,13 @@ def _json_keys(path: Path, lines: list[str]) -> list[str]:
     keys: dict[str, None] = {}
     for line in lines:
         try:
-            value = json.loads(line)
+            value = json.loads(_literal_to_json(line))
         except json.JSONDecodeError:
             continue
         if isinstance(value, dict):
             keys |= dict.fromkeys(value)
+    if not any(line.strip() for line in lines):
+        raise UserError("is empty", where=path)
     if not keys:
         raise UserError(
             f"is not JSON lines: {lines[0][:60]!r}", where=f"{path}, line 1", mend="write one JSON object per line"
@@ -255,7 +270,16 @@ def _json_keys(path: Path, lines: list[str]) -> list[str]:
     return list(keys)
 
 
+def _scan_parquet(path: Path) -> pl.LazyFrame:
+    try:
+        scan = pl.scan_parquet(path, glob=False)
+        scan.collect_schema()
+    except pl.exceptions.ComputeError as error:
+        raise UserError(f"is not a Parquet file ({error})", where=path) from error
+    return scan
+
+
 def _read_parquet(path: Path, columns: list[str]) -> pl.DataFrame:
-    scan = pl.scan_parquet(path)
+    scan = _scan_parquet(path)
     require_columns(path, columns, scan.collect_schema().names())
-    return scan.select(columns).with_row_index("row", offset=1).with_columns(pl.col("row").cast(pl.UInt32)).collect()
+    return scan.select(columns).with_row_index(_ROW, offset=1).collect()

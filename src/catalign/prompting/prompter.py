@@ -38,13 +38,13 @@ class Prompter:
             self._encode([text])[0] for text in (template.opening, template.separator, template.closing)
         )
         self._opening = np.array(begin + opening, dtype=np.int32)
+        self._separator = np.array(separator, dtype=np.int32)
         self._closing = np.array(closing, dtype=np.int32)
-        if len(begin + opening + closing) == 0 and not template.end_after_item:
-            log.warning("template %s: a prompt holds nothing but titles, and nothing separates them", template.name)
+        if template.item == TITLE and not separator and not template.end_after_item:
+            log.warning("template %s: nothing separates the titles of a history", template.name)
 
+        after = [end_token] if template.end_after_item else []
         items = self._encode([template.item.replace(TITLE, title) for title in catalogue.titles])
-        after = ([end_token] if template.end_after_item else []) + separator
-        self._separator_length = len(separator)
         self._items = [np.array(tokens + after, dtype=np.int32) for tokens in items]
         self.trie: TitleTrie = catalogue.build_trie(
             lambda titles: self._encode([template.answer.replace(TITLE, title) for title in titles]), end_token
@@ -78,15 +78,12 @@ class Prompter:
         """The prompt of a history (oldest first). The oldest items are left out where the context is too short."""
         chosen = [self._items[item] for item in history]
         room = self.longest_prompt - len(self._opening) - len(self._closing)
-        total = sum(map(len, chosen))
+        total = sum(map(len, chosen)) + len(self._separator) * (len(chosen) - 1)
         while total > room:
-            total -= len(chosen.pop(0))
+            total -= len(chosen.pop(0)) + len(self._separator)
             self._note_cut()
-        tokens = np.concatenate([self._opening, *chosen, self._closing])
-        if self._separator_length and chosen:
-            end = len(tokens) - len(self._closing)
-            tokens = np.delete(tokens, slice(end - self._separator_length, end))
-        return tokens
+        separated = [piece for item in chosen for piece in (self._separator, item)][1:]
+        return np.concatenate([self._opening, *separated, self._closing])
 
     def _note_cut(self) -> None:
         """Say once that histories are cut to the context."""

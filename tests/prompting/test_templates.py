@@ -1,0 +1,61 @@
+"""Templates by name and from YAML, good and bad."""
+
+from pathlib import Path
+
+import pytest
+
+from catalign.errors import UserError
+from catalign.prompting.templates import INSTRUCTION, PLAIN, Template, load_template
+
+
+def test_built_in() -> None:
+    assert load_template("plain") is PLAIN
+    assert load_template("instruction") is INSTRUCTION
+
+
+def test_from_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('opening: "Seen: "\nitem: "* {title}"\nseparator: "\\n"\nend_after_item: true\n', encoding="utf-8")
+    assert load_template(str(path)) == Template(
+        name="mine", opening="Seen: ", item="* {title}", separator="\n", end_after_item=True
+    )
+    path.write_text("name: other\n", encoding="utf-8")
+    assert load_template(str(path)).name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("item: no place for it\n", "field item"),
+        ('answer: "{title} {title}"\n', "field answer"),
+        ('item: "{name}: {title}"\n', "field item"),
+        ("header: x\n", "field header"),
+        ("end_after_item: [1]\n", "field end_after_item"),
+        ("- a\n- b\n", "is not a YAML template"),
+        ("just text\n", "is not a YAML template"),
+        ("a: [\n", "is not a YAML template"),
+        ("", "is not a YAML template"),
+        ("1: x\n", "field 1"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_template(str(path))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_not_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UserError, match="is not a YAML template"):
+        load_template(str(path))
+
+
+def test_no_such_template() -> None:
+    with pytest.raises(UserError, match="no such template: fancy") as caught:
+        load_template("fancy")
+    assert "plain or instruction" in str(caught.value)

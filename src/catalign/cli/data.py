@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from catalign.cli.data_report import print_description, summary_line
 from catalign.data.dataset import Dataset, load_dataset
@@ -17,7 +16,7 @@ from catalign.data.prepare import Step, prepare_tables, prepare_windows
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
 from catalign.errors import UserError
-from catalign.progress import progress_bar
+from catalign.progress import console, progress_bar, results
 
 app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
 
@@ -111,7 +110,7 @@ def inspect(folder: Annotated[Path, typer.Argument(help="A dataset folder.")], a
     """Print counts, history lengths, cold targets and duplicate titles of a dataset folder."""
     description = describe(load_dataset(folder))
     if as_json:
-        Console().print_json(data=description)
+        results.print_json(data=description)
     else:
         print_description(folder, description)
 
@@ -130,9 +129,9 @@ def sample(
         made, bought = write_store(output, users=users, items=items, seed=seed, overwrite=overwrite, step=step)
         if prepare:
             prepare_tables(table_source(output, "shop"), TableOptions(), output / "dataset", step=step)
-    typer.echo(f"{output}: {made:,} items, {users:,} users, {bought:,} interactions")
-    if not prepare:
-        typer.echo(f"next: catalign data prepare {output} --output DATASET")
+    results.print(f"{output}: {made:,} items, {users:,} users, {bought:,} interactions", markup=False)
+    then = f"inspect {output / 'dataset'}" if prepare else f"prepare {output} --output DATASET"
+    console.print(f"next: catalign data {then}", markup=False)
 
 
 @contextlib.contextmanager
@@ -194,8 +193,8 @@ def _prepare_folder(
 
 def _report(dataset: Dataset, as_json: bool) -> None:
     if as_json:
-        Console().print_json(data=dataset.card.model_dump(mode="json"))
+        results.print_json(data=dataset.card.model_dump(mode="json"))
         return
     for warning in dataset.card.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(summary_line(dataset))
+        console.print(f"warning: {warning}", markup=False)
+    results.print(summary_line(dataset), markup=False)

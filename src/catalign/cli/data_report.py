@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from catalign.data.dataset import Dataset
+from catalign.progress import results
 
 
 def summary_line(dataset: Dataset) -> str:
@@ -28,30 +28,26 @@ def summary_line(dataset: Dataset) -> str:
 
 def print_description(folder: Path, description: dict[str, Any]) -> None:
     """Print the statistics of `data inspect`."""
-    console = Console()
     titles, length, counts = description["titles"], description["title_length"], description["item_counts"]
-    console.print(
+    results.print(
         f"[bold]{folder}[/bold]: {description['users']:,} users, {description['items']:,} items, "
         f"{description['interactions']:,} interactions ({description['layout']})",
-        highlight=False,
     )
-    console.print(f"split: {description['split_rule']}", highlight=False)
-    console.print(
+    results.print(f"split: {description['split_rule']}")
+    results.print(
         f"titles: {titles['items_sharing']:,} items on {titles['titles_shared']:,} shared titles, "
         f"{titles['changed']:,} changed by cleaning, {titles['missing']:,} missing; "
         f"median {length['median']:.0f} characters, longest {length['longest']:,}",
-        highlight=False,
     )
-    console.print(
+    results.print(
         f"items in training: {counts['cold']:,} cold, median {counts['median']:.0f} times, most {counts['most']:,}",
-        highlight=False,
     )
-    console.print(_split_table(description["splits"]))
+    results.print(_split_table(description["splits"]))
     for table, reasons in description["dropped"].items():
         for reason, count in reasons.items():
-            console.print(f"dropped from {table}: {count:,} {reason}", highlight=False)
+            results.print(f"dropped from {table}: {count:,} {reason}")
     for warning in description["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {warning}", highlight=False)
+        results.print(f"[yellow]warning:[/yellow] {warning}")
 
 
 def _split_table(splits: dict[str, Any]) -> Table:

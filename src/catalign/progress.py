@@ -25,3 +25,7 @@ def progress_bar() -> Iterator[Progress]:
     )
     with Progress(*columns, console=console) as progress:
         yield progress
+
+
+results = Console(highlight=False)
+"""Where results go: standard output."""

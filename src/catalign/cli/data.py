@@ -129,7 +129,7 @@ def sample(
         made, bought = write_store(output, users=users, items=items, seed=seed, overwrite=overwrite, step=step)
         if prepare:
             prepare_tables(table_source(output, "shop"), TableOptions(), output / "dataset", step=step)
-    results.print(f"{output}: {made:,} items, {users:,} users, {bought:,} interactions", markup=False)
+    results.print(f"{output}: {made:,} items, {users:,} users, {bought:,} interactions", markup=False, soft_wrap=True)
     then = f"inspect {output / 'dataset'}" if prepare else f"prepare {output} --output DATASET"
     console.print(f"next: catalign data {then}", markup=False)
 
@@ -196,5 +196,5 @@ def _report(dataset: Dataset, as_json: bool) -> None:
         results.print_json(data=dataset.card.model_dump(mode="json"))
         return
     for warning in dataset.card.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    results.print(summary_line(dataset), markup=False)
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    results.print(summary_line(dataset), markup=False, soft_wrap=True)

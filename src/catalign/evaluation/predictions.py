@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from catalign.data.dataset import write_parquet
+from catalign.data.writing import write_parquet
 from catalign.errors import UserError
 from catalign.evaluation.metrics import NO_ITEM, ranks_of_targets, summarise
 from catalign.files import read_json, whole_file, write_json

@@ -145,5 +145,5 @@ class TrainingModule(nn.Module):
         if self.adaptive is not None and self.training:
             chosen_E = first_P[position_E]
             renumbered_E = chosen_E.cumsum(0) - 1
-            self.adaptive.observe(logits_E[chosen_E].detach(), renumbered_E[gold_P[first_P]])
+            self.adaptive.observe(logits_E[chosen_E], renumbered_E[gold_P[first_P]])
         return masked_softmax_losses(logits_E, position_E, gold_P, self._temperature())

@@ -135,11 +135,11 @@ def fit(
     batches: BatchMaker,
     recipe: Recipe,
     output: Path,
-    validate: Validator,
+    validate: "Validator | None",
     *,
     use_bfloat16: bool,
 ) -> dict[str, Any]:
-    """Run the Trainer; afterwards the module holds the weights of the best epoch."""
+    """Run the Trainer; afterwards the module holds the weights of the best epoch (without `validate`, of the last)."""
     steps = -(-len(batches.windows) // recipe.batch_size)
     args = TrainingArguments(
         output_dir=str(output / CHECKPOINTS),
@@ -151,12 +151,13 @@ def fit(
         warmup_steps=recipe.warmup_steps,
         weight_decay=recipe.weight_decay,
         bf16=use_bfloat16,
+        use_cpu=choose_device().type == "cpu",
         logging_steps=max(min(steps // 10, 50), 1),
-        eval_strategy="epoch",
-        save_strategy="epoch",
+        eval_strategy="no" if validate is None else "epoch",
+        save_strategy="no" if validate is None else "epoch",
         save_total_limit=1,
         save_only_model=True,
-        load_best_model_at_end=True,
+        load_best_model_at_end=validate is not None,
         metric_for_best_model="eval_ndcg@10",
         greater_is_better=True,
         remove_unused_columns=False,
@@ -165,6 +166,7 @@ def fit(
         seed=recipe.seed,
     )
     started = time.monotonic()
+    stop_early = [] if validate is None else [EarlyStoppingCallback(recipe.validation.patience)]
     with progress_bar() as progress:
         trainer = CatalogueTrainer(
             module,
@@ -176,11 +178,19 @@ def fit(
                 LogFile(output / LOG_FILE),
                 LiveLine(progress, recipe.objective.label),
                 TensorBoardCallback(SummaryWriter(str(output / "tensorboard"))),  # type: ignore[no-untyped-call]
-                EarlyStoppingCallback(recipe.validation.patience),
+                *stop_early,
             ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+    summary = {
+        "epochs_run": round(trainer.state.epoch or 0.0, 3),
+        "steps": trainer.state.global_step,
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_memory_gb": peak_memory_gb(),
+    }
+    if validate is None:
+        return summary
     best = max(
         (entry for entry in trainer.state.log_history if "eval_ndcg@10" in entry), key=lambda e: e["eval_ndcg@10"]
     )
@@ -189,10 +199,7 @@ def fit(
         "chosen_on": "valid",
         "valid_windows": len(validate.windows),
         "valid_ndcg@10": best["eval_ndcg@10"],
-        "epochs_run": round(trainer.state.epoch or 0.0, 3),
-        "steps": trainer.state.global_step,
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_memory_gb": peak_memory_gb(),
+        **summary,
     }
 
 

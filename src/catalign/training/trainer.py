@@ -58,7 +58,7 @@ class CatalogueTrainer(Trainer):
         module: the model and its objective.
         args: arguments of the Trainer.
         batches: makes a batch of window numbers; the data collator.
-        validate: returns the metrics of the validation split, without prefix.
+        validate: returns the metrics of the validation split, without prefix; None, nothing is validated.
         by_user: keep the windows of a user together.
         callbacks: further callbacks.
     """
@@ -69,7 +69,7 @@ class CatalogueTrainer(Trainer):
         args: TrainingArguments,
         batches: BatchMaker,
         *,
-        validate: Validate,
+        validate: Validate | None,
         by_user: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
@@ -78,6 +78,7 @@ class CatalogueTrainer(Trainer):
             model=module,
             args=args,
             train_dataset=WindowNumbers(len(batches.windows)),
+            eval_dataset=None if validate is None else WindowNumbers(0),  # asked for, never read: see `evaluate`
             data_collator=batches,
             callbacks=[_TemperatureStep(module), *callbacks],
         )
@@ -98,6 +99,8 @@ class CatalogueTrainer(Trainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Validate by search over the catalogue; the metrics steer early stopping and the choice of the best epoch."""
+        if self.validate is None:
+            raise ValueError("this trainer was made without a validation")
         started = time.monotonic()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate().items()}
         metrics[f"{metric_key_prefix}_seconds"] = time.monotonic() - started

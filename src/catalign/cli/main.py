@@ -1,0 +1,84 @@
+"""The command line: one typer application, and how a user's mistake is told."""
+
+import errno
+import logging
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+import catalign
+from catalign.cli import data, model
+from catalign.cli.doctor import doctor
+from catalign.cli.evaluate import evaluate
+from catalign.cli.quickstart import quickstart
+from catalign.cli.recommend import recommend
+from catalign.cli.train import train
+from catalign.errors import UserError
+
+app = typer.Typer(
+    name="catalign",
+    help="Fine-tune a language model to recommend from your own catalogue.",
+    epilog="First time? catalign quickstart shows the whole path in a few minutes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+app.command()(quickstart)
+app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
+app.command()(train)
+app.command()(evaluate)
+app.command()(recommend)
+app.command()(doctor)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"catalign {catalign.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")] = False,
+) -> None:
+    """Fine-tune a language model to recommend from your own catalogue."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s: %(message)s")
+    if not verbose:
+        quieten_libraries()
+
+
+def quieten_libraries() -> None:
+    """Keep the libraries' own progress bars and notices out of ours."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    disable_progress_bars()
+    warnings.filterwarnings("ignore", category=UserWarning, module="torch")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        # A full disk may surface anywhere, also from inside libraries that write weights.
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            _fail("the disk is full; free some space and run again")
+        raise
+
+
+def _fail(line: str) -> None:
+    sys.stderr.write(f"catalign: {line}\n")
+    sys.exit(2)

@@ -1,0 +1,31 @@
+"""`catalign model`: make the embedded model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalign.model.embedded import PRESETS
+
+app = typer.Typer(help="Make language models that need no download.", no_args_is_help=True)
+
+
+@app.command()
+def init(
+    dataset: Annotated[Path, typer.Option(help="Dataset folder; its titles make the tokenizer.")],
+    output: Annotated[Path, typer.Option(help="The Hugging Face folder to make.")],
+    preset: Annotated[str, typer.Option(help=f"Size: {', '.join(PRESETS)}.")] = "small",
+    epochs: Annotated[int, typer.Option(min=0, help="Warm-up passes over titles and training histories.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the weights and the order of the warm-up.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+) -> None:
+    """Make a small language model of a catalogue: a tokenizer of its titles and a Llama warmed up on its histories.
+
+    The result is an ordinary Hugging Face folder. Histories of the validation and test splits are never read.
+
+    catalign model init --dataset ds --output lm --preset small
+    """
+    from catalign.training.warmup import init_model
+
+    summary = init_model(dataset, output, preset=preset, epochs=epochs, seed=seed, overwrite=overwrite)
+    typer.echo(f"{output}: {summary['parameters']:,} parameters, {summary['vocabulary']:,} tokens")

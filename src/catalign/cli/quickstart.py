@@ -1,0 +1,39 @@
+"""`catalign quickstart`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def quickstart(
+    output: Annotated[Path, typer.Option(help="The folder to make.")] = Path("demo"),
+    data: Annotated[
+        Path | None, typer.Option(help="Your own: a dataset folder, or a folder in a known layout.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="Size of the embedded model.")] = "tiny",
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs of each objective.")] = 5,
+    windows: Annotated[int, typer.Option(min=1, help="Test windows drawn.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+) -> None:
+    """Show the whole path in a few minutes: data, a small language model, LML and MSL, results, recommendations.
+
+    Without --data it generates a sample store; with it, it runs on yours.
+    """
+    from catalign.evaluation.table import as_rich
+    from catalign.progress import console, results
+    from catalign.quickstart import QuickstartSettings
+    from catalign.quickstart import quickstart as run
+
+    settings = QuickstartSettings(preset=preset, epochs=epochs, windows=windows, seed=seed)
+    rows, examples = run(output, data, settings)
+    results.print()
+    results.print(as_rich(rows))
+    for example in examples:
+        results.print("\nhistory:", " | ".join(example.history[-4:]), markup=False)
+        for place, title in enumerate(example.recommended, 1):
+            mark = "  <- what came next" if title == example.target else ""
+            results.print(f"  {place}. {title}{mark}", markup=False)
+        if example.target not in example.recommended:
+            results.print(f"  (what came next: {example.target})", markup=False)
+    console.print(f'\nnext: catalign recommend {output}/msl --history "{examples[0].history[-1]}"', markup=False)

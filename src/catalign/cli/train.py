@@ -1,0 +1,136 @@
+"""`catalign train`."""
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from catalign.errors import UserError
+
+OBJECTIVES = {
+    "lml": {"name": "lml"},
+    "msl": {"name": "msl"},
+    "msl+ats": {"name": "msl", "temperature": "adaptive"},
+}
+What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best epoch"
+
+
+def train(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); options change single values of it.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder to make.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", rich_help_panel=What)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Any causal language model: a folder or a name on the hub.", rich_help_panel=What)
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help=f"{', '.join(OBJECTIVES)}. Default msl.", rich_help_panel=What)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="tau of lml or msl. Default 1.", rich_help_panel=What)
+    ] = None,
+    denominator: Annotated[
+        str | None, typer.Option(help="msl: average over 'branching' or 'all' positions.", rich_help_panel=What)
+    ] = None,
+    template: Annotated[
+        str | None, typer.Option(help="plain, instruction, or a YAML file. Default plain.", rich_help_panel=What)
+    ] = None,
+    train_examples: Annotated[
+        int | None, typer.Option(help="Few-shot: this many windows, drawn with the seed.", rich_help_panel=What)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default 10.", rich_help_panel=How)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak. Default 0.001.", rich_help_panel=How)] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="linear, constant or cosine. Default linear.", rich_help_panel=How)
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Default 0.01.", rich_help_panel=How)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows of a step. Default 128.", rich_help_panel=How)] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Windows of a forward pass. Default the batch size.", rich_help_panel=How)
+    ] = None,
+    batching: Annotated[
+        str | None, typer.Option(help="by-user or shuffled. Default by-user.", rich_help_panel=How)
+    ] = None,
+    row_tokens: Annotated[
+        int | None, typer.Option(help="Longest row of the prefix forest. Default 512.", rich_help_panel=How)
+    ] = None,
+    share_prefixes: Annotated[
+        bool | None, typer.Option("--share-prefixes/--no-share-prefixes", help="Default on.", rich_help_panel=How)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, float32 or bfloat16. Default auto.", rich_help_panel=How)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default 0.", rich_help_panel=How)] = None,
+    lora: Annotated[
+        bool, typer.Option("--lora/--full", help="Train an adapter, or all weights.", rich_help_panel=Adapter)
+    ] = False,
+    lora_rank: Annotated[int | None, typer.Option(help="Default 8.", rich_help_panel=Adapter)] = None,
+    lora_alpha: Annotated[float | None, typer.Option(help="Default 16.", rich_help_panel=Adapter)] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Default 0.05.", rich_help_panel=Adapter)] = None,
+    target_modules: Annotated[
+        str | None, typer.Option(help="Comma-separated. Default q_proj,v_proj.", rich_help_panel=Adapter)
+    ] = None,
+    valid_windows: Annotated[
+        int | None, typer.Option(help="Validation windows drawn. Default 1000.", rich_help_panel=Validation)
+    ] = None,
+    valid_beams: Annotated[int | None, typer.Option(help="Default 10.", rich_help_panel=Validation)] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many epochs without a gain. Default 3.", rich_help_panel=Validation),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool | None, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Fine-tune a language model on a dataset; the epoch with the best NDCG@10 on the validation split is kept.
+
+    catalign train --dataset ds --model lm --objective msl --output runs/msl
+    """
+    from catalign.training.recipe import load_recipe, make_recipe
+    from catalign.training.train import train as run_training
+
+    if output is None:
+        raise UserError("no output given", where="--output", mend="name the run folder to make")
+    fields: dict[str, Any] = {} if recipe is None else load_recipe(recipe)
+    if objective is not None:
+        if objective not in OBJECTIVES:
+            raise UserError(f"no such objective: {objective}", where="--objective", mend=f"use {', '.join(OBJECTIVES)}")
+        fields["objective"] = {**fields.get("objective", {}), **OBJECTIVES[objective]}
+    _put(fields, "objective", temperature=temperature, denominator=denominator)
+    _put(fields, "validation", windows=valid_windows, beams=valid_beams, patience=patience)
+    modules = None if target_modules is None else target_modules.split(",")
+    adapter = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": modules}
+    if lora:
+        fields.setdefault("lora", {})
+    elif any(value is not None for value in adapter.values()) and "lora" not in fields:
+        raise UserError("adapter options without an adapter", where="--lora-...", mend="add --lora")
+    _put(fields, "lora", **adapter)
+    general = {
+        "dataset": dataset, "model": model, "template": template, "train_examples": train_examples, "epochs": epochs,
+        "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
+        "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
+        "share_prefixes": share_prefixes, "precision": precision, "seed": seed,
+        "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
+    fields |= {name: value for name, value in general.items() if value is not None}
+    for name in ("dataset", "model"):
+        if name not in fields:
+            raise UserError(f"no {name} given", where=f"--{name}")
+    checked = make_recipe(fields, where=str(recipe) if recipe is not None else "catalign train")
+    summary = run_training(checked, output, overwrite=overwrite)
+    if json:
+        typer.echo(json_module.dumps(summary))
+        return
+    typer.echo(
+        f"{output}: best epoch {summary['best_epoch']:g} of {summary['epochs_run']:g}, NDCG@10 "
+        f"{summary['valid_ndcg@10']:.4f} on {summary['valid_windows']:,} validation windows, {summary['seconds']:.0f} s"
+    )
+
+
+def _put(fields: dict[str, Any], part: str, **values: Any) -> None:
+    """Set the given values in a part of the recipe; nothing happens where none is given."""
+    given = {name: value for name, value in values.items() if value is not None}
+    if given:
+        fields[part] = {**(fields.get(part) or {}), **given}

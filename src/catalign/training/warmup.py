@@ -1,0 +1,96 @@
+"""The warm-up of the embedded model: it learns the catalogue's titles and the training histories, nothing else."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.data.dataset import load_dataset
+from catalign.files import whole_folder, write_json
+from catalign.model.embedded import build_model, build_tokenizer, check_title_lengths, find_preset
+from catalign.model.language_model import LanguageModel
+from catalign.model.precision import choose_device, choose_precision
+from catalign.prompting.prompter import Prompter
+from catalign.prompting.templates import PLAIN
+from catalign.training.batches import BatchMaker, Windows
+from catalign.training.module import Objective, TrainingModule
+from catalign.training.recipe import Recipe
+from catalign.training.train import fit
+
+
+def init_model(
+    dataset_folder: Path,
+    output: Path,
+    *,
+    preset: str,
+    epochs: int = 1,
+    context: int = 1_024,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Make the embedded model of a dataset: tokenizer from the titles, a small Llama, warm-up with LML.
+
+    In each epoch the warm-up reads every title of the catalogue (new items have titles too) and the training windows;
+    windows of validation and test are never read.
+
+    Args:
+        dataset_folder: from `catalign data prepare`.
+        output: the Hugging Face folder to make.
+        preset: size, a name in `model.embedded.PRESETS`.
+        epochs: passes over the training windows; 0 leaves the weights random.
+        context: longest sequence in tokens.
+        seed: of weights and order.
+        overwrite: replace a folder that is there.
+
+    Returns:
+        The summary that is also written to `warmup.json`.
+    """
+    dataset = load_dataset(dataset_folder)
+    catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
+    set_seed(seed)
+    with whole_folder(output, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as scratch:
+        tokenizer = build_tokenizer(catalogue.titles, find_preset(preset).vocabulary, context)
+        check_title_lengths(tokenizer, catalogue.titles, context)
+        model = LanguageModel(build_model(preset, len(tokenizer), seed, context), tokenizer)
+        parameters = sum(weight.numel() for weight in model.parameters())
+        summary: dict[str, Any] = {
+            "preset": preset,
+            "parameters": parameters,
+            "vocabulary": len(tokenizer),
+            "seed": seed,
+        }
+        if epochs:
+            prompter = Prompter(catalogue, tokenizer, PLAIN, context=context)
+            windows = add_titles(Windows.from_frame(dataset.windows("train")), len(catalogue))
+            recipe = Recipe(
+                dataset=dataset_folder, model=str(output), objective=Objective(name="lml"), epochs=epochs, seed=seed
+            )
+            summary["warmup"] = warm_up(model, prompter, windows, recipe, Path(scratch))
+        model.causal.save_pretrained(str(folder))
+        tokenizer.save_pretrained(folder)
+        write_json(folder / "warmup.json", summary)
+    return summary
+
+
+def add_titles(windows: Windows, items: int) -> Windows:
+    """Put one window with an empty history before the others for each item: its title alone, as if each were a user."""
+    empty = np.zeros(0, dtype=np.uint32)
+    return Windows(
+        user_S=np.concatenate([np.arange(items), windows.user_S + items]),
+        histories=[empty] * items + windows.histories,
+        target_S=np.concatenate([np.arange(items), windows.target_S]),
+    )
+
+
+def warm_up(
+    model: LanguageModel, prompter: Prompter, windows: Windows, recipe: Recipe, scratch: Path
+) -> dict[str, Any]:
+    """Train on the windows with LML, without validation; the weights of the last step stay."""
+    module = TrainingModule(model, recipe.objective, prompter.trie)
+    batches = BatchMaker(windows, prompter, scores=recipe.objective.scores, row_tokens=recipe.row_tokens)
+    precision = choose_precision(choose_device(), recipe.precision)
+    return fit(module, batches, recipe, scratch, None, use_bfloat16=precision.dtype == torch.bfloat16)

@@ -67,7 +67,7 @@ def test_titles_tell_what_comes_next_also_for_cold_items(tmp_path: Path) -> None
     cold = counts[target] == 0
     popular = np.isin(target, np.argsort(-counts)[:10])
     assert 0.15 < cold.mean() < 0.4
-    assert hit[cold].mean() > 0.5
+    assert hit[cold].mean() > 0.3  # popularity and item-kNN: 0
     assert hit[~cold].mean() > 2 * popular[~cold].mean()
     assert max(map(len, guesses)) <= 10  # no more guesses than the ten most popular items had
 

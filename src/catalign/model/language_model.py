@@ -5,13 +5,14 @@ Legend: R rows, N nodes of a row, H width, P asked positions, V vocabulary.
 
 from typing import cast
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from catalign.errors import UserError
-from catalign.model.forest import Forest, ancestor_mask
+from catalign.model.forest import Forest, ancestor_mask, pack_forest
 
 
 class LanguageModel(nn.Module):
@@ -21,7 +22,8 @@ class LanguageModel(nn.Module):
         causal: the Hugging Face model, possibly a PEFT model around it.
         tokenizer: its tokenizer.
         end_token: the token that closes a title.
-        context: the longest sequence the model takes, in tokens.
+        context: the longest sequence the model takes, in tokens; no longer than its sliding window, if it has one,
+            because up to there the window hides nothing and shared prefixes are exact.
     """
 
     def __init__(self, causal: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -32,7 +34,8 @@ class LanguageModel(nn.Module):
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.end_token = int(tokenizer.eos_token_id)
         config = self.base.config.get_text_config()
-        self.context = int(getattr(config, "max_position_embeddings", None) or 2048)
+        positions = int(getattr(config, "max_position_embeddings", None) or 2048)
+        self.context = min(positions, getattr(config, "sliding_window", None) or positions)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         head = self._head()
         if type(head) is not nn.Linear:
@@ -71,6 +74,11 @@ class LanguageModel(nn.Module):
         """The head's bias, where the architecture has one."""
         return self._head().bias
 
+    @property
+    def caps_logits(self) -> bool:
+        """Whether `finish_logits` changes anything."""
+        return self._softcap is not None
+
     def finish_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """What the architecture does to logits after the head (Gemma 2 caps them); elementwise."""
         if self._softcap is None:
@@ -106,3 +114,28 @@ class LanguageModel(nn.Module):
         device = self.device
         end_RN = None if forest.end_RN is None else forest.end_RN.to(device)
         return self.hidden_states(forest.token_RN.to(device), forest.depth_RN.to(device), end_RN, node_P.to(device))
+
+    @torch.no_grad()
+    def check_parts(self) -> None:
+        """Compare a small forest, its hidden states times the head, with the whole model's logits.
+
+        Raises:
+            UserError: they differ, because the architecture scales its logits, has layers before the head, or attends
+                otherwise than by mask and position.
+        """
+        sequences = [np.array([0, 1, 2, 3]), np.array([0, 1, 4, 5])]  # any tokens do; two are shared
+        forest = pack_forest(sequences, budget=8)
+        last = forest.flat_nodes(np.arange(2), np.full(2, 3))
+        whole_SV = self.base(input_ids=torch.from_numpy(np.stack(sequences)).to(self.device)).logits[:, -1].float()
+        try:
+            hidden_SH = self.forest_hidden(forest, torch.from_numpy(last))
+            parts_SV = self.finish_logits(nn.functional.linear(hidden_SH, self.head_VH, self.head_bias_V)).float()
+            difference = float((parts_SV - whole_SV).abs().max() / whole_SV.abs().max())
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # it does not even take mask and positions
+            difference = float("inf")
+        if difference > (1e-3 if self.head_VH.dtype == torch.float32 else 0.1):
+            raise UserError(
+                f"{type(self.base).__name__} computes its logits in a way that catalign does not know",
+                where=self.base.name_or_path,
+                mend="use a model of the Llama, Qwen, Gemma, Mistral, Phi, GPT-2, GPT-NeoX or OPT family",
+            )

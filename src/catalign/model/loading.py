@@ -46,7 +46,7 @@ def load_language_model(
         trust_remote_code: run code that comes with the model; off unless asked for.
 
     Raises:
-        UserError: it cannot be found or is not a causal language model.
+        UserError: it cannot be found, is not a causal language model, or is one that cannot be taken apart.
     """
     is_folder = Path(name_or_folder).is_dir()
     if is_folder and not (Path(name_or_folder) / "config.json").is_file():
@@ -60,7 +60,9 @@ def load_language_model(
         raise UserError(
             f"cannot be loaded as a causal language model ({reason})", where=name_or_folder, mend=mend
         ) from error
-    return LanguageModel(causal, tokenizer)
+    model = LanguageModel(causal, tokenizer)
+    model.check_parts()
+    return model
 
 
 def add_lora(model: LanguageModel, lora: Lora, seed: int) -> LanguageModel:

@@ -7,14 +7,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
+from safetensors import SafetensorError
 from safetensors.torch import load_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import load_sharded_checkpoint
 
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 
 log = logging.getLogger(__name__)
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)  # absent, of another kind or size, damaged
 
 
 class Lora(BaseModel):
@@ -54,7 +57,7 @@ def load_language_model(
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
         causal = AutoModelForCausalLM.from_pretrained(name_or_folder, dtype=dtype, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0]
         mend = "make one with catalign model init" if not is_folder else None
         raise UserError(
@@ -74,11 +77,12 @@ def add_lora(model: LanguageModel, lora: Lora, seed: int) -> LanguageModel:
     endings = {name.rsplit(".", 1)[-1] for name, _ in model.causal.named_modules()}
     missing = [name for name in lora.target_modules if name not in endings]
     if missing:
+        head = model.base.get_output_embeddings()  # type: ignore[no-untyped-call]
         linear = sorted(
             {
                 name.rsplit(".", 1)[-1]
                 for name, module in model.causal.named_modules()
-                if type(module) is torch.nn.Linear
+                if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
             }
         )
         raise UserError(
@@ -105,13 +109,19 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
         folder: the run folder.
         base_name: for an adapter, the base model; by default what the adapter's own configuration names.
         dtype: of the weights.
+
+    Raises:
+        UserError: model or adapter cannot be loaded, or do not fit each other.
     """
     if not (folder / "adapter_config.json").is_file():
         return load_language_model(str(folder), dtype=dtype)
     base = load_language_model(
         base_name or LoraConfig.from_pretrained(str(folder)).base_model_name_or_path, dtype=dtype
     )
-    return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer)
+    try:
+        return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer)
+    except LOADING_ERRORS as error:
+        raise UserError(f"the adapter does not fit the base model {base.base.name_or_path}", where=folder) from error
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from catalign.data.layouts import recognise
-from catalign.data.options import WindowOptions
-from catalign.data.prepare import prepare_windows
+from catalign.data.layouts import recognise, table_source
+from catalign.data.options import TableOptions, WindowOptions
+from catalign.data.prepare import prepare_tables, prepare_windows
+from catalign.data.store import write_store
 from catalign.errors import UserError
 
 
@@ -180,3 +181,28 @@ def test_the_windows_of_the_published_files_are_what_the_card_counts(tmp_path: P
         windows = dataset.windows(split)
         cold = windows.filter(pl.Series(dataset.training_counts()[windows["target"].to_numpy()] == 0))
         assert (counts.windows, counts.cold_targets) == (windows.height, cold.height)
+
+
+def test_windows_of_our_own_come_back_from_a_published_layout_as_they_went(tmp_path: Path) -> None:
+    """Tables, windows, the d3 layout, windows: the same; and the same interactions of all who have a window."""
+    write_store(tmp_path / "shop", users=80, items=60)
+    made = prepare_tables(table_source(tmp_path / "shop", "shop"), TableOptions(), tmp_path / "made")
+    published = tmp_path / "published"
+    published.mkdir()
+    names = [f"{title}\t{item}" for item, title in enumerate(made.items["title"])]
+    (published / "info.txt").write_text("\n".join(names))
+    for split in ("train", "valid", "test"):
+        history = pl.format("[{}]", pl.col("history").cast(pl.List(pl.String)).list.join(", "))
+        windows = made.windows(split).select("user_id", history_item_id=history, item_id="target")
+        windows.write_csv(published / f"{split}.csv")
+    back = prepare_windows(published, "d3", WindowOptions(), tmp_path / "back")
+    for split in ("train", "valid", "test"):
+        columns = ["user_id", "history", "target"]
+        assert back.windows(split).select(columns).equals(made.windows(split).select(columns))
+    with_window = pl.concat([made.windows(split) for split in ("train", "valid", "test")])["user_id"].unique()
+    ours = made.interactions.filter(pl.col("user_id").is_in(with_window.implode()))
+    assert (
+        back.interactions.sort("user_id", maintain_order=True)
+        .select("user_id", "item")
+        .equals(ours.sort("user_id", maintain_order=True).select("user_id", "item"))
+    )

@@ -1,5 +1,6 @@
 """From two tables to a dataset folder."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,16 @@ def test_an_output_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     source = write(tmp_path, log(ROWS))
     with pytest.raises(UserError, match="a file is in the way"):
         prepare(source, tmp_path / "log.csv" / "ds")
+
+
+def test_a_place_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    source = write(tmp_path, log(ROWS))
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(UserError, match="ds: cannot be written; check the folder's permissions"):
+        prepare(source, tmp_path / "ds")
 
 
 def test_the_same_tables_give_the_same_files(tmp_path: Path) -> None:

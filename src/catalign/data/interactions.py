@@ -84,7 +84,7 @@ def filter_interactions(log: pl.DataFrame, table: ItemTable, options: TableOptio
     log = log.join(table.known.with_columns(known=True), on="source_id", how="left", maintain_order="left")
     log = ledger.drop(_TABLE, log, pl.col("known").is_null(), "item not in the item table")
     log = ledger.drop(_TABLE, log, pl.col("item_id").is_null(), "item without a title")
-    log = log.with_row_index("order")
+    log = log.with_columns(order=pl.int_range(pl.len(), dtype=pl.UInt32))
     if options.duplicates != "keep" and not log.is_empty():
         log = log.with_columns(repeated=repeated_pairs(log, options.duplicates))
         log = ledger.drop(_TABLE, log, pl.col("repeated"), "repeated (user, item) pair")

@@ -41,7 +41,8 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> It
     Raises:
         UserError: no item with a title is left.
     """
-    read = raw.with_columns(as_text(pl.col("item_id")), as_text(pl.col("title"))).with_row_index("order")
+    read = raw.with_columns(as_text(pl.col("item_id")), as_text(pl.col("title")))
+    read = read.with_columns(order=pl.int_range(pl.len()))
     read = ledger.drop("items", read, pl.col("item_id").is_null(), "no item id")
     titles = clean_titles(read["title"]) if options.clean else read["title"]
     changed = int((titles != read["title"]).sum())

@@ -53,7 +53,7 @@ def recognise(folder: Path) -> str:
         UserError: it is no folder, or in none of them.
     """
     if not folder.is_dir():
-        raise UserError("no such folder", where=folder)
+        raise UserError("no such folder", where=folder, mend="pass tables with --interactions and --items")
     for layout, titles in _TITLES.items():
         if (folder / titles).is_file():
             return layout

@@ -12,8 +12,9 @@ import polars as pl
 class Ledger:
     """Counts dropped rows by table and reason.
 
-    The frames it filters carry the columns `file` and `row`, so that a reject can be found again: rows are counted
-    from 1, the header of a CSV file being row 1, blank lines left out; JSON lines are counted from 1.
+    The frames it filters carry the columns `file` and `row`, so that a reject can be found again: the header of a CSV
+    file is row 1 (blank lines do not count), the first line of any other file is row 1. Rejects show the columns up to
+    `row`, the row as read; those after it are our own.
 
     Attributes:
         keep: how many rows of each reason the rejects file shows.
@@ -37,7 +38,8 @@ class Ledger:
         gone = split.filter("__drop").drop("__drop")
         if gone.is_empty():
             return frame
-        self.note(table, reason, gone.height, gone.head(self.keep).to_dicts())
+        shown = gone.columns[: gone.columns.index("row") + 1]
+        self.note(table, reason, gone.height, gone.head(self.keep).select(shown).to_dicts())
         return split.remove("__drop").drop("__drop")
 
     def note(self, table: str, reason: str, count: int, examples: list[dict[str, Any]]) -> None:

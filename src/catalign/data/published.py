@@ -34,7 +34,8 @@ def index_windows(
 
     numbers = table.frame.select("item_id").with_row_index("item")
     known = table.known.join(numbers, on="item_id", how="left").select("source_id", "item", known=True)
-    windows = drop(windows, pl.col("user_id").is_null(), "no user id").with_row_index("window")
+    windows = drop(windows, pl.col("user_id").is_null(), "no user id")
+    windows = windows.with_columns(window=pl.int_range(pl.len()))
     items = windows.select("window", pl.col("history").alias("source_id")).explode("source_id", empty_as_null=False)
     items = items.join(known, on="source_id", how="left", maintain_order="left")
     unknown = items.filter(pl.col("known").is_null())["window"].unique()

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from catalign.data.store_words import ADJECTIVES, BRANDS, DEPARTMENTS, PLACES, PLATFORMS, Department
+from catalign.data.store_titles import DEPARTMENTS, PLATFORMS, SHELVES, Integers, item_titles, line_names
 from catalign.data.writing import write_csv
 from catalign.errors import UserError
 from catalign.files import whole_folder
@@ -34,7 +34,6 @@ SLOTS = np.array([0.6, 0.85, 1.0])  # cumulative probability to continue the las
 TASTE = np.array([0.6, 0.9])  # cumulative probability of the first and second favourite department; else any
 
 Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def write_store(
         lines = make_lines(items, generator)
         catalogue = make_items(lines, items, generator)
         step("letting people shop")
-        visits = shop(lines, users, items, generator)
+        visits = shop(lines, users, generator)
         step("writing the tables")
         log = visits.with_columns(
             user_id=pl.format("u{}", pl.col("user").cast(pl.String).str.zfill(7)),
@@ -107,20 +106,19 @@ def write_store(
 
 
 def make_lines(items: int, generator: np.random.Generator) -> Lines:
-    """Draw lines until they hold at least `items` items."""
+    """Draw lines that hold `items` items."""
     most = items // 3 + 1  # no line is shorter than 3
-    shelves = _shelves()
-    shelf = np.arange(most) % len(shelves)
-    shortest = np.array([department.shortest for department, _ in shelves])[shelf]
-    longest = np.array([department.longest for department, _ in shelves])[shelf]
+    shelf = np.arange(most) % len(SHELVES)
+    shortest = np.array([department.shortest for department, _ in SHELVES])[shelf]
+    longest = np.array([department.longest for department, _ in SHELVES])[shelf]
     length = generator.integers(shortest, longest + 1)
     count = int(np.searchsorted(np.cumsum(length), items)) + 1
     shelf, length = shelf[:count], length[:count]
     length[-1] -= int(length.sum()) - items
     early = generator.random(count) < 0.1
     released = np.where(early, 0.0, generator.random(count) * HORIZON_DAYS * 0.9)
-    released[: len(shelves)] = 0.0  # every shelf has something from the first day
-    in_volumes = np.array([department.accessories == () for department, _ in shelves])[shelf]
+    released[: len(SHELVES)] = 0.0  # every shelf has something from the first day
+    in_volumes = np.array([department.accessories == () for department, _ in SHELVES])[shelf]
     pause = np.where(in_volumes, generator.uniform(60.0, 160.0, count), 0.0)
     weight = generator.permutation(1.0 / (np.arange(count) + 5.0) ** 0.7)
     order = np.lexsort((released, shelf))
@@ -132,131 +130,116 @@ def make_lines(items: int, generator: np.random.Generator) -> Lines:
 def make_items(lines: Lines, items: int, generator: np.random.Generator) -> pl.DataFrame:
     """Name the items: `item_id`, `title`, `department`, `price`, in the order of the lines."""
     line = np.repeat(np.arange(lines.first.size), lines.length)
-    place_in_line = np.arange(items) - lines.first[line]
+    place = np.arange(items) - lines.first[line]
     # Platforms share their games: the n-th line on each platform of a department has the same name.
     number = np.arange(lines.shelf.size) - np.searchsorted(lines.shelf, lines.shelf)
-    shelves = _shelves()
-    titles = pl.Series("title", [""] * items, dtype=pl.String)
-    for shelf, (department, platform) in enumerate(shelves):
-        on_shelf = np.flatnonzero(lines.shelf[line] == shelf)
-        names = _names(department, number[line[on_shelf]])
-        titles = titles.scatter(on_shelf, _titles(department, platform, names, place_in_line[on_shelf]))
-    departments = pl.Series([department.name for department, _ in shelves]).gather(lines.shelf[line])
-    ids = generator.permutation(items)
+    titles = []  # the lines are sorted by shelf, so are the items
+    for shelf, (department, platform) in enumerate(SHELVES):
+        here = lines.shelf[line] == shelf
+        titles.append(item_titles(department, platform, line_names(department, number[line[here]]), place[here]))
     return pl.DataFrame(
         {
-            "item_id": pl.Series(ids).cast(pl.String).str.zfill(7),
-            "title": titles,
-            "department": departments,
+            "item_id": pl.Series(generator.permutation(items)).cast(pl.String).str.zfill(7),
+            "title": pl.concat(titles),
+            "department": pl.Series([department.name for department, _ in SHELVES]).gather(lines.shelf[line]),
             "price": np.round(np.exp(generator.normal(2.8, 0.6, items)), 2),
         }
     )
 
 
-def shop(lines: Lines, users: int, items: int, generator: np.random.Generator) -> pl.DataFrame:
+@dataclass(frozen=True)
+class People:
+    """The users.
+
+    Attributes:
+        favourites: [users, 2], departments.
+        platform: [users].
+        visits: [users], how often they come at most.
+        gap: [users], mean days between visits.
+        day: [users], of the next visit; moves on.
+        recent: [users, 3], the lines visited last, -1 for none; moves on.
+        next_place: [users, 3], the place in those lines that comes next; moves on.
+    """
+
+    favourites: Integers
+    platform: Integers
+    visits: Integers
+    gap: Floats
+    day: Floats
+    recent: Integers
+    next_place: Integers
+
+
+def make_people(users: int, generator: np.random.Generator) -> People:
+    """Draw the users."""
+    return People(
+        favourites=np.argsort(generator.random((users, len(DEPARTMENTS))), axis=1)[:, :2],
+        platform=generator.integers(0, len(PLATFORMS), users),
+        visits=np.minimum(3 + generator.geometric(1 / 8, users), 60),
+        day=generator.random(users) * HORIZON_DAYS * 0.9,
+        gap=np.exp(generator.normal(2.3, 0.6, users)),
+        recent=np.full((users, 3), -1, dtype=np.int64),
+        next_place=np.zeros((users, 3), dtype=np.int64),
+    )
+
+
+def shop(lines: Lines, users: int, generator: np.random.Generator) -> pl.DataFrame:
     """Let every user shop: `user`, `item`, `second` (since 1970), `rating`, in order of time.
 
     All users take their n-th visit at once; the loop is over visits.
     """
-    shelves = _shelves()
-    departments = np.array([DEPARTMENTS.index(department) for department, _ in shelves])
-    favourites = np.argsort(generator.random((users, len(DEPARTMENTS))), axis=1)[:, :2]
-    platform = generator.integers(0, len(PLATFORMS), users)
-    visits = np.minimum(3 + generator.geometric(1 / 8, users), 60)
-    days = generator.random(users) * HORIZON_DAYS * 0.9
-    gap = np.exp(generator.normal(2.3, 0.6, users))
-    recent = np.full((users, 3), -1, dtype=np.int64)  # the lines visited last
-    next_place = np.zeros((users, 3), dtype=np.int64)  # and the place in the line that comes next
-    shelf_start = np.searchsorted(lines.shelf, np.arange(len(shelves) + 1))
-    first_shelf = np.searchsorted(departments, np.arange(len(DEPARTMENTS)))
-    cumulative = np.concatenate([[0.0], np.cumsum(lines.weight)])
-    rank = lines.shelf * (10 * HORIZON_DAYS) + lines.released  # ascending: shelf, then release
+    people = make_people(users, generator)
     parts: list[pl.DataFrame] = []
-    for visit in range(int(visits.max())):
-        user = np.flatnonzero((visits > visit) & (days < HORIZON_DAYS))
-        now = days[user]
+    for visit in range(int(people.visits.max())):
+        user = np.flatnonzero((people.visits > visit) & (people.day < HORIZON_DAYS))
+        now = people.day[user]
         slot = np.searchsorted(SLOTS, generator.random(user.size))
-        line, place = recent[user, slot], next_place[user, slot]
+        line, place = people.recent[user, slot], people.next_place[user, slot]
         ready = (line >= 0) & (place < lines.length[line]) & (lines.released[line] + place * lines.pause[line] <= now)
         goes_on = ready & (generator.random(user.size) < CONTINUE)
-        taste = np.searchsorted(TASTE, generator.random(user.size))
-        anything = generator.integers(0, len(DEPARTMENTS), user.size)
-        department = np.where(taste < 2, favourites[user, np.minimum(taste, 1)], anything)
-        has_platforms = np.array([entry.platforms for entry in DEPARTMENTS])[department]
-        shelf = first_shelf[department] + np.where(has_platforms, platform[user], 0)
-        low, high = shelf_start[shelf], np.searchsorted(rank, shelf * (10 * HORIZON_DAYS) + now, side="right")
-        drawn = cumulative[low] + generator.random(user.size) * (cumulative[high] - cumulative[low])
-        begun = np.clip(np.searchsorted(cumulative, drawn, side="right") - 1, low, high - 1)
-        line, place = np.where(goes_on, line, begun), np.where(goes_on, place, 0)
-        parts.append(
-            pl.DataFrame(
-                {"user": user, "item": lines.first[line] + place, "day": now}, schema_overrides={"day": pl.Float64}
-            )
-        )
-        _remember(recent, next_place, user, line, place, np.where(goes_on, slot, 2))
-        days[user] += generator.exponential(gap[user]) + 0.001
+        line = np.where(goes_on, line, _begin(lines, people, user, generator))
+        place = np.where(goes_on, place, 0)
+        parts.append(pl.DataFrame({"user": user, "item": lines.first[line] + place, "day": now}))
+        _remember(people, user, line, place, np.where(goes_on, slot, 2))
+        people.day[user] += generator.exponential(people.gap[user]) + 0.001
     log = pl.concat(parts).unique(["user", "item"], keep="first", maintain_order=True)
     second = pl.lit(START) + (pl.col("day") * 86_400).cast(pl.Int64)
     rating = pl.Series("rating", generator.choice([3, 4, 5], log.height, p=[0.15, 0.35, 0.5]))
     return log.with_columns(second=second, rating=rating).sort("second", "user").drop("day")
 
 
-def _remember(
-    recent: Integers, next_place: Integers, user: Integers, line: Integers, place: Integers, slot: Integers
-) -> None:
+def _begin(lines: Lines, people: People, user: Integers, generator: np.random.Generator) -> Integers:
+    """Draw a line for each of `user` to begin: of a department to their taste, already released, by popularity."""
+    taste = np.searchsorted(TASTE, generator.random(user.size))
+    anything = generator.integers(0, len(DEPARTMENTS), user.size)
+    department = np.where(taste < 2, people.favourites[user, np.minimum(taste, 1)], anything)
+    has_platforms = np.array([entry.platforms for entry in DEPARTMENTS])[department]
+    first_shelf = np.searchsorted([DEPARTMENTS.index(entry) for entry, _ in SHELVES], np.arange(len(DEPARTMENTS)))
+    shelf = first_shelf[department] + np.where(has_platforms, people.platform[user], 0)
+    # Lines are sorted by shelf, then release: those on a shelf that are out by now are one run of them.
+    moment = lines.shelf * (10 * HORIZON_DAYS) + lines.released
+    low = np.searchsorted(lines.shelf, shelf)
+    high = np.searchsorted(moment, shelf * (10 * HORIZON_DAYS) + people.day[user], side="right")
+    weight_before = np.concatenate([[0.0], np.cumsum(lines.weight)])
+    drawn = weight_before[low] + generator.random(user.size) * (weight_before[high] - weight_before[low])
+    begun: Integers = np.clip(np.searchsorted(weight_before, drawn, side="right") - 1, low, high - 1)
+    return begun
+
+
+def _remember(people: People, user: Integers, line: Integers, place: Integers, slot: Integers) -> None:
     """Move the visited line to the front of what each user visited last, over the slot it came from."""
     for older in (2, 1):
         moves = user[slot >= older]
-        recent[moves, older] = recent[moves, older - 1]
-        next_place[moves, older] = next_place[moves, older - 1]
-    recent[user, 0] = line
-    next_place[user, 0] = place + 1
-
-
-def _shelves() -> list[tuple[Department, str]]:
-    """Every department, once per platform where it has platforms."""
-    return [
-        (department, platform)
-        for department in DEPARTMENTS
-        for platform in (PLATFORMS if department.platforms else ("",))
-    ]
-
-
-def _names(department: Department, numbers: Integers) -> pl.Series:
-    """Name lines by their number in the department: distinct words for distinct numbers, without end."""
-    nouns, adjectives = np.array(department.nouns), np.array(ADJECTIVES if not department.accessories else BRANDS)
-    # Walk the pairs of words in a fixed scattered order: neighbours in number share no word.
-    pairs = nouns.size * adjectives.size
-    round_, pair = np.divmod(numbers, pairs)
-    pair = (pair * 37 + 11 * DEPARTMENTS.index(department)) % pairs
-    names = pl.Series(adjectives[pair % adjectives.size]) + " " + pl.Series(nouns[pair // adjectives.size])
-    places = np.array(PLACES)
-    once = pl.Series(np.where(round_ > 0, " of " + places[(round_ - 1) % places.size], ""))
-    often = (round_ - 1) // places.size
-    again = pl.Series(np.where(often > 0, np.char.add(" ", (often + 1).astype(str)), ""))
-    return names + once + again
-
-
-def _titles(department: Department, platform: str, names: pl.Series, place: Integers) -> pl.Series:
-    """Write the titles of one shelf."""
-    frame = pl.DataFrame({"name": names, "number": pl.Series(place + 1).cast(pl.String)})
-    if department.accessories:
-        accessory = pl.Series(("", *department.accessories)).gather(place)
-        device = pl.concat_str("name", pl.lit(f" {department.unit}"))
-        extra = pl.concat_str(pl.lit(accessory), pl.lit(" for "), "name")
-        return frame.select(pl.when(pl.lit(place == 0)).then(device).otherwise(extra).alias("title"))["title"]
-    tail = f" - {platform}" if platform else ""
-    return frame.select(
-        title=pl.concat_str(pl.lit("The "), "name", pl.lit(f", {department.unit} "), "number", pl.lit(tail))
-        if not platform
-        else pl.concat_str("name", pl.lit(" "), "number", pl.lit(tail))
-    )["title"]
+        people.recent[moves, older] = people.recent[moves, older - 1]
+        people.next_place[moves, older] = people.next_place[moves, older - 1]
+    people.recent[user, 0] = line
+    people.next_place[user, 0] = place + 1
 
 
 def _readme(users: int, items: int, interactions: int, seed: int) -> str:
-    about = "\n".join(line for line in (__doc__ or "").splitlines()[2:])
+    about = (__doc__ or "").partition("\n")[2].strip()
     return (
         f"# A sample store\n\n{users:,} users, {items:,} items, {interactions:,} interactions, generated with seed "
         f"{seed}. Nothing in it is real.\n\n- `interactions.csv`: user_id, item_id, timestamp (UTC), rating\n"
-        f"- `items.csv`: item_id, title, department, price\n\n{about.strip()}\n"
+        f"- `items.csv`: item_id, title, department, price\n\n{about}\n"
     )

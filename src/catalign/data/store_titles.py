@@ -1,6 +1,12 @@
-"""The words of the sample store."""
+"""The departments of the sample store and the titles of what they sell."""
 
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,43 @@ DEPARTMENTS = (
         accessories=("Ear Pads", "Carrying Case", "Audio Cable", "Desk Stand", "Charging Dock"),
     ),
 )  # fmt: skip
+
+SHELVES = tuple(
+    (department, platform) for department in DEPARTMENTS for platform in (PLATFORMS if department.platforms else ("",))
+)
+"""Every department, once per platform where it has platforms."""
+
+
+def line_names(department: Department, number: Integers) -> pl.Series:
+    """Name the lines of a department by their number: distinct names for distinct numbers, without end.
+
+    Args:
+        department: gives the nouns; a brand or an adjective goes before them.
+        number: [lines], from 0.
+    """
+    nouns, before = np.array(department.nouns), np.array(BRANDS if department.accessories else ADJECTIVES)
+    pairs = nouns.size * before.size
+    round_, pair = np.divmod(number, pairs)
+    # 37 shares no divisor with the number of pairs: a walk over all of them whose neighbours share no word.
+    pair = (pair * 37 + 11 * DEPARTMENTS.index(department)) % pairs
+    names = pl.Series(before[pair % before.size]) + " " + pl.Series(nouns[pair // before.size])
+    place = np.where(round_ > 0, np.char.add(" of ", np.array(PLACES)[(round_ - 1) % len(PLACES)]), "")
+    again = (round_ - 1) // len(PLACES)
+    return names + pl.Series(place) + pl.Series(np.where(again > 0, np.char.add(" ", (again + 1).astype(str)), ""))
+
+
+def item_titles(department: Department, platform: str, names: pl.Series, place: Integers) -> pl.Series:
+    """Write the titles of the items of one shelf.
+
+    Args:
+        department, platform: the shelf.
+        names: [items], the name of each item's line.
+        place: [items], the place of each item in its line, from 0.
+    """
+    number = pl.Series(place + 1).cast(pl.String)
+    if platform:
+        return names + " " + number + f" - {platform}"
+    if not department.accessories:
+        return "The " + names + f", {department.unit} " + number
+    accessories = pl.Series(("", *department.accessories)).gather(place) + " for " + names
+    return accessories.zip_with(pl.Series(place > 0), names + f" {department.unit}")

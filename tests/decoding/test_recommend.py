@@ -92,3 +92,11 @@ def test_a_model_in_training_goes_on_training(prompter: Prompter) -> None:
     assert not model.training
     batches.close()  # a consumer that stops early
     assert model.training
+
+
+def test_the_trie_follows_the_model_to_another_device(prompter: Prompter) -> None:
+    model = tiny_model("llama", seed=3)
+    search = CatalogueSearch(model, prompter, beams=2)
+    search.recommend_all(HISTORIES, 2)
+    model.to("meta")  # the one other device that every machine has; it cannot compute
+    assert search._trie_on_device().token.device.type == "meta"

@@ -22,7 +22,7 @@ class CatalogueSearch:
         prompter: writes the prompts and holds the trie.
         beams: width of the search.
         score: see `search_titles`.
-        exclude_history: leave out the items of the history (and of the extra lists given with a call).
+        exclude_history: leave out the items of the history.
         allowed: [items]; search only these.
         batch_size: histories in one batch.
     """
@@ -41,7 +41,13 @@ class CatalogueSearch:
         self.model, self.prompter = model, prompter
         self.beams, self.score = beams, score
         self.exclude_history, self.allowed, self.batch_size = exclude_history, allowed, batch_size
-        self._tensors = TrieTensors.of(prompter.trie, model.device, allowed)
+        self._tensors: TrieTensors | None = None
+
+    def _trie_on_device(self) -> TrieTensors:
+        """The trie where the model is now: a trainer may move the model after this search was made."""
+        if self._tensors is None or self._tensors.token.device != self.model.device:
+            self._tensors = TrieTensors.of(self.prompter.trie, self.model.device, self.allowed)
+        return self._tensors
 
     def recommend(
         self, histories: Sequence[History], count: int
@@ -84,7 +90,7 @@ class CatalogueSearch:
         prompts: list[npt.NDArray[np.int32]],
         count: int,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        trie = self.prompter.trie
+        trie, tensors = self.prompter.trie, self._trie_on_device()
         exclusions, closed = None, None
         if self.exclude_history or self.allowed is not None:
             closed = np.zeros((len(numbers), trie.items), dtype=np.bool_)
@@ -93,10 +99,8 @@ class CatalogueSearch:
         if self.exclude_history:
             assert closed is not None
             excluded = [np.asarray(histories[number], dtype=np.int64) for number in numbers]
-            exclusions = Exclusions(trie, excluded, self._tensors, self.allowed)
+            exclusions = Exclusions(trie, excluded, tensors, self.allowed)
             for row, items in enumerate(excluded):
                 closed[row, items] = True
-        found = search_titles(
-            self.model, self._tensors, prompts, beams=self.beams, score=self.score, exclusions=exclusions
-        )
+        found = search_titles(self.model, tensors, prompts, beams=self.beams, score=self.score, exclusions=exclusions)
         return rank_items(trie, found.title_BK.cpu().numpy(), found.score_BK.float().cpu().numpy(), count, closed)

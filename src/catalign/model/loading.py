@@ -1,6 +1,5 @@
 """Loading language models and adapters by name or folder, and putting new adapters on."""
 
-import logging
 from pathlib import Path
 
 import torch
@@ -16,7 +15,6 @@ from transformers.trainer_utils import load_sharded_checkpoint
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 
-log = logging.getLogger(__name__)
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)  # absent, of another kind or size, damaged
 
 

@@ -25,7 +25,7 @@ class Windows:
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> "Windows":
-        """Read the frame of `Dataset.windows`; users are numbered in order of appearance."""
+        """Read the frame of `Dataset.windows`; users are numbered in the order of their ids."""
         user = frame["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
         lengths = frame["history"].list.len().to_numpy()
         flat = frame["history"].explode(empty_as_null=False).to_numpy()

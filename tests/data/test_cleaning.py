@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.data.cleaning import as_milliseconds, as_number, clean_titles
@@ -40,6 +40,7 @@ def test_cleaning_keeps_the_order_and_its_argument() -> None:
     assert clean_titles(pl.Series([], dtype=pl.String)).to_list() == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.text()))
 def test_cleaning_is_done_after_one_pass_or_only_unwraps_further(titles: list[str]) -> None:
     once = clean_titles(pl.Series(titles, dtype=pl.String))
@@ -96,6 +97,7 @@ def test_one_wild_value_does_not_change_the_unit_of_the_column() -> None:
     assert as_milliseconds(pl.Series([*seconds, MOMENT])).to_list()[:9] == [MOMENT] * 9
 
 
+@settings(deadline=None)
 @given(st.datetimes(min_value=datetime(1975, 1, 1), max_value=datetime(2100, 1, 1)))
 def test_iso_text_agrees_with_python(moment: datetime) -> None:
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)

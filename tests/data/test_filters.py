@@ -3,7 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.data.filters import k_core, repeated_pairs
@@ -16,6 +16,7 @@ def test_the_k_core_falls_like_dominoes() -> None:
     assert k_core(users, items, 2).tolist() == [True, True, False, False, False, False]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=40), st.integers(1, 4))
 def test_the_k_core_is_that_of_a_loop(pairs: list[tuple[int, int]], k: int) -> None:
     left = list(enumerate(pairs))

@@ -7,6 +7,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from catalign.data.options import TableOptions, TableSource
 from catalign.data.prepare import prepare_tables
@@ -252,3 +254,48 @@ def test_a_place_that_may_not_be_written_is_told(tmp_path: Path, monkeypatch: py
 def test_the_same_tables_give_the_same_files(tmp_path: Path) -> None:
     source = write(tmp_path, log(ROWS))
     assert prepare(source, tmp_path / "a").card.files == prepare(source, tmp_path / "b").card.files
+
+
+MESSY_ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["ann", "bob", " ann", "", "0"]),
+        st.sampled_from(["001", "002", "003", "004", "1", ""]),
+        st.sampled_from(["5", "6", "7", "8.0", "9e0", "1970-01-01T00:00:10Z", "", "never", "-3"]),
+        st.sampled_from(["1", "4.5", "", "good", "5,extra"]),
+    ),
+    max_size=30,
+)
+
+
+@given(
+    MESSY_ROWS,
+    st.sampled_from(["chronological", "leave-one-out"]),
+    st.sampled_from(["keep", "first", "last"]),
+    st.integers(0, 2),
+    st.sampled_from([None, 2.0]),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_messy_tables_become_a_sound_dataset_or_one_line(
+    tmp_path: Path, rows: list[tuple[str, ...]], split: str, duplicates: str, k_core: int, min_rating: float | None
+) -> None:
+    text = "\n".join(["who,sku,when,stars", *(",".join(row) for row in rows)])
+    source = write(tmp_path, text).model_copy(update={"rating": "stars"})
+    options = {"split": split, "duplicates": duplicates, "k_core": k_core, "min_rating": min_rating}
+    try:
+        dataset = prepare_tables(source, TableOptions(**options), tmp_path / "ds", overwrite=True)
+    except UserError as error:
+        assert "\n" not in str(error)
+        return
+    assert dataset.card.rows_in["interactions"] == len(rows)
+    assert dataset.card.rows_kept["interactions"] == dataset.interactions.height
+    past: dict[str, list[int]] = {}
+    expected = {"train": [], "valid": [], "test": []}  # type: dict[str, list[tuple[str, list[int], int]]]
+    for user, item, part in dataset.interactions.select("user_id", "item", "split").iter_rows():
+        history = past.setdefault(user, [])
+        if history:
+            expected[part].append((user, history[-10:], item))
+        history.append(item)
+    for part, windows in expected.items():
+        assert dataset.windows(part).select("user_id", "history", "target").rows() == windows
+    times = dataset.interactions.group_by("user_id", maintain_order=True).agg(sound=pl.col("timestamp").is_sorted())
+    assert times["sound"].all()

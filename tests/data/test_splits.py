@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.data.splits import SPLITS, chronological, cut_instants, given_names, leave_one_out
@@ -24,6 +24,7 @@ def test_twenty_targets_are_cut_sixteen_two_two() -> None:
     assert split[0] == "train"  # an interaction without a window belongs to a split as well
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 1000), min_size=2, max_size=12), min_size=1, max_size=8))
 def test_no_split_begins_before_the_one_before_it_ends(times: list[list[int]]) -> None:
     frame = log(times)
@@ -35,6 +36,7 @@ def test_no_split_begins_before_the_one_before_it_ends(times: list[list[int]]) -
                 assert int(spans[earlier].max()) < int(spans[later].min())  # type: ignore[arg-type]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 10_000), min_size=10, max_size=60, unique=True))
 def test_distinct_times_are_cut_as_near_to_the_shares_as_can_be(times: list[int]) -> None:
     valid_from, test_from = cut_instants(pl.Series(times))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from catalign.data.ledger import Ledger
 from catalign.data.tables import column_names, read_table
@@ -137,3 +139,21 @@ def test_the_names_of_the_columns_of_every_kind(tmp_path: Path) -> None:
     assert column_names(tmp_path / "t.parquet") == ["b", "a"]
     assert column_names(write(tmp_path, "t.csv.gz", b"b,a\n")) == ["b", "a"]
     assert column_names(write(tmp_path, "t.jsonl", b'{"b": 1}\n{"a": 2, "b": 3}\n')) == ["b", "a"]
+
+
+FRAGMENTS = st.sampled_from(
+    [b"user", b"item", b",", b"\n", b"\r\n", b'"', b"{", b"}", b":", b"'", b"\xff", b"\x00", b"7"]
+)
+
+
+@given(st.sampled_from(["csv", "tsv", "jsonl", "parquet", "csv.gz"]), st.lists(FRAGMENTS, max_size=40).map(b"".join))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_file_holds_it_is_read_or_told(tmp_path: Path, ending: str, content: bytes) -> None:
+    heading = b"" if ending == "jsonl" else b"user,item\n" if content[:1] != b"7" else b"user\titem\n"
+    ledger = Ledger()
+    try:
+        frame = read(write(tmp_path, f"log.{ending}", heading + content), ledger)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert frame.height == ledger.kept("interactions")

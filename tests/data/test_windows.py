@@ -2,7 +2,7 @@
 
 import numpy as np
 import polars as pl
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.data.windows import gather_lists, sliding_windows
@@ -30,6 +30,7 @@ def test_three_purchases_make_two_windows() -> None:
     assert windows.schema["target"] == pl.UInt32
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 15), max_size=6),
     st.integers(min_value=1, max_value=6),

@@ -42,6 +42,7 @@ def base(tmp_path: Path) -> Path:
 
 def test_full_weights_round_trip(base: Path, tmp_path: Path) -> None:
     model = load_language_model(str(base))
+    assert not any(module.training for module in model.modules())
     torch.testing.assert_close(logits(model.causal), logits(tiny_causal("llama")))
     scramble(model)
     run = save(model, tmp_path / "run")
@@ -60,6 +61,7 @@ def test_adapter_round_trip(base: Path, tmp_path: Path, named: bool) -> None:
     expected = logits(model.causal)
     assert (expected - logits(tiny_causal("llama"))).abs().max() > 1e-3
     loaded = load_trained(run, str(base) if named else None)
+    assert not any(module.training for module in loaded.modules())
     assert isinstance(loaded.causal, PeftModel)
     torch.testing.assert_close(logits(loaded.causal), expected)
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(run))

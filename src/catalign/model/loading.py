@@ -39,7 +39,7 @@ class Lora(BaseModel):
 def load_language_model(
     name_or_folder: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
 ) -> LanguageModel:
-    """Load a causal language model and its tokenizer.
+    """Load a causal language model and its tokenizer, in evaluation mode.
 
     Args:
         name_or_folder: a Hugging Face folder, or the name of a model on the hub.
@@ -61,7 +61,7 @@ def load_language_model(
         raise UserError(
             f"cannot be loaded as a causal language model ({reason})", where=name_or_folder, mend=mend
         ) from error
-    model = LanguageModel(causal, tokenizer)
+    model = LanguageModel(causal, tokenizer).eval()
     model.check_parts()
     return model
 
@@ -117,7 +117,7 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
         base_name or LoraConfig.from_pretrained(str(folder)).base_model_name_or_path, dtype=dtype
     )
     try:
-        return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer)
+        return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer).eval()
     except LOADING_ERRORS as error:
         raise UserError(f"the adapter does not fit the base model {base.base.name_or_path}", where=folder) from error
 

@@ -16,7 +16,7 @@ from catalign.data.prepare import Step, prepare_tables, prepare_windows
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
 from catalign.errors import UserError
-from catalign.progress import console, progress_bar, results
+from catalign.progress import console, results
 
 app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
 
@@ -136,15 +136,9 @@ def sample(
 
 @contextlib.contextmanager
 def _steps() -> Iterator[Step]:
-    """Show what is being done."""
-    with progress_bar() as progress:
-        task = progress.add_task("starting", total=None, note="")
-
-        def step(what: str) -> None:
-            progress.update(task, description=what, advance=1)
-
-        yield step
-        progress.update(task, description="done", total=progress.tasks[task].completed)
+    """Show what is being done, and leave no trace of it, so that a mistake stays one line."""
+    with console.status("starting") as status:
+        yield status.update
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -122,11 +122,11 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path, tables: list[st
     assert "cannot be written" in mistake("prepare", *tables, *COLUMNS, "--output", locked / "ds")
 
 
-def test_the_program_ends_with_code_2_and_one_line(tmp_path: Path) -> None:
+def test_the_program_ends_with_code_2_and_one_line(tmp_path: Path, tables: list[str]) -> None:
     program = "import sys; from catalign.cli.main import main; sys.argv[0] = 'catalign'; main()"
-    arguments = ["data", "inspect", str(tmp_path)]
+    arguments = ["data", "prepare", *tables, *COLUMNS, "--k-core", "99", "--output", str(tmp_path / "ds")]
     ended = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
     assert ended.returncode == 2
-    assert "Traceback" not in ended.stderr
     assert ended.stderr.strip().count("\n") == 0
-    assert "is not a dataset folder" in ended.stderr
+    assert "log.csv, row 2: no interaction is left (60 outside the 99-core" in ended.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["items.csv", "log.csv"]

@@ -230,7 +230,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     source = write(tmp_path, log(ROWS))
     monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(UserError, match="the disk is full; nothing was kept; free some space"):
+    with pytest.raises(UserError, match="the disk is full"):
         prepare(source, tmp_path / "ds")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["items.csv", "log.csv"]
 

@@ -71,7 +71,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 def disk_error(error: OSError, path: Path) -> Exception:
     """Turn what the operating system says about writing `path` into a line for the user."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError("the disk is full; nothing was kept", where=path, mend="free some space and run again")
+        return UserError("the disk is full", where=path, mend="free some space and run again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError("cannot be written", where=path, mend="check the folder's permissions")
     if error.errno in (errno.ENOTDIR, errno.EEXIST):

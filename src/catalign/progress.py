@@ -13,7 +13,10 @@ console = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress display on standard error; in a pipe or a log file it prints nothing but the last state."""
+    """A progress display on standard error; in a pipe or a log file it prints nothing but the last state.
+
+    When the work fails the display goes, so that the reason stands alone.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -24,7 +27,11 @@ def progress_bar() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield progress
+        try:
+            yield progress
+        except BaseException:
+            progress.live.transient = True
+            raise
 
 
 results = Console(highlight=False)

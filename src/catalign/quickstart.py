@@ -118,7 +118,7 @@ def _train_and_evaluate(
         windows=settings.windows,
         seed=settings.seed,
         depth=20,
-        checkpoint=f"{name}, epoch {recommender.run.training['best_epoch']:g}, chosen on valid",
+        checkpoint=recommender.run.checkpoint,
     )
     write_json(output / name / "metrics.json", metrics)
     return metrics

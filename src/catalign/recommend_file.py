@@ -11,6 +11,7 @@ from catalign.progress import progress_bar
 from catalign.recommender import Recommender
 
 CHUNK = 256
+ADDED = ("items", "titles", "probabilities")
 
 
 def recommend_file(
@@ -41,15 +42,18 @@ def recommend_file(
     """
     if output.exists() and not overwrite:
         raise UserError("already exists", where=output, mend="choose another file or pass --overwrite")
-    frame = read_histories(source)
     _check_ending(output)
+    frame = read_histories(source)
     recommender = Recommender.load(run)
     histories = frame["history"].cast(pl.List(pl.String)).to_list()
     for row, history in enumerate(histories, 1):
+        where = f"{source}, row {row}"
+        if history is not None and None in history:
+            raise UserError("the history holds a null", where=where, mend="remove it or name the item")
         try:
-            recommender.indices(history or [])
+            recommender.indices(history or [], where="history")
         except UserError as error:
-            raise UserError(str(error), where=f"{source}, row {row}") from error
+            raise UserError(str(error), where=where) from error
     found = []
     with progress_bar() as progress:
         task = progress.add_task("recommending", total=len(histories), note="")
@@ -85,8 +89,14 @@ def read_histories(source: Path) -> pl.DataFrame:
         raise UserError(f"cannot be read ({str(error).splitlines()[0]})", where=source) from error
     if "history" not in frame.columns:
         raise UserError("has no column 'history'", where=source, mend=f"its columns are {', '.join(frame.columns)}")
-    if not isinstance(frame.schema["history"], pl.List):
-        raise UserError("the column 'history' is not a list", where=source, mend="give a list of ids or titles")
+    kind = frame.schema["history"]
+    if not isinstance(kind, pl.List) or not (kind.inner in (pl.String, pl.Null) or kind.inner.is_integer()):
+        raise UserError(
+            f"the column 'history' holds {kind}", where=source, mend="give a list of item ids or titles in each row"
+        )
+    added = [name for name in ADDED if name in frame.columns]
+    if added:
+        raise UserError(f"has a column '{added[0]}' already", where=source, mend="rename it: the output adds one")
     return frame
 
 

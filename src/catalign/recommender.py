@@ -78,7 +78,7 @@ class Recommender:
         """Recommend `k` items to one person.
 
         Args:
-            history: item ids or titles, oldest first; the last ten count.
+            history: item ids or titles, oldest first; the last ones count, as many as the model was trained with.
             k: how many items.
             beams: width of the search, at least `k`; by default the larger of 10 and `k`.
             score: see `decoding.search.search_titles`.
@@ -101,7 +101,7 @@ class Recommender:
         """Recommend `k` items to each of several people; see `recommend`."""
         if k < 1:
             raise UserError(f"{k} recommendations asked for", where="-k", mend="ask for at least 1")
-        indices = [self.indices(history, row) for row, history in enumerate(histories)]
+        indices = [self.indices(history, where=f"history {row}") for row, history in enumerate(histories, 1)]
         search = self.search(beams=max(beams or 10, k), score=score, exclude_history=exclude_history)
         items_BK, scores_BK = search.recommend_all(indices, k)
         probability_BK = torch.from_numpy(scores_BK).exp().tolist()
@@ -114,14 +114,14 @@ class Recommender:
             for items, probabilities in zip(items_BK.tolist(), probability_BK, strict=True)
         ]
 
-    def indices(self, history: Sequence[str], row: int | None = None) -> list[int]:
-        """Item indices of the last items of a history."""
-        if not history:
-            where = "--history" if row is None else f"history {row + 1}"
-            raise UserError("the history is empty", where=where, mend="name at least one item")
-        return [self.catalogue.index_of(text) for text in history][-self.history_limit :]
+    def indices(self, history: Sequence[str], *, where: str = "the history") -> list[int]:
+        """Item indices of the last items of a history, as many as the model was trained with.
 
-    @property
-    def history_limit(self) -> int:
-        """Most items of a history that the model was trained with."""
-        return 10
+        Raises:
+            UserError: an empty history, or an item that the catalogue does not have.
+        """
+        if isinstance(history, str):
+            raise UserError("is one text", where=where, mend="give a list of item ids or titles")
+        if not history:
+            raise UserError("the history is empty", where=where, mend="name at least one item")
+        return [self.catalogue.index_of(text) for text in history][-self.run.history_limit :]

@@ -42,7 +42,10 @@ def evaluate(
     from catalign.recommender import Recommender
 
     recommender = Recommender.load(run)
-    opened = load_dataset(dataset or recommender.run.recipe.dataset)
+    trained_on = recommender.run.recipe.dataset
+    if dataset is None and not trained_on.is_dir():
+        raise UserError("the dataset of this run is gone", where=trained_on, mend="pass it with --dataset")
+    opened = load_dataset(dataset or trained_on)
     if Catalogue.from_frame(opened.items).digest != recommender.catalogue.digest:
         raise UserError(
             "has another catalogue than the run was trained on",
@@ -55,7 +58,7 @@ def evaluate(
     metrics = evaluate_search(
         search, opened, output or run / "evaluations" / name,
         split=split, windows=windows, seed=seed, depth=min(20, beams),
-        checkpoint=f"{run.name}, epoch {recommender.run.training['best_epoch']:g}, chosen on valid",
+        checkpoint=recommender.run.checkpoint,
     )  # fmt: skip
     floor = floor_rows(opened, split=split, windows=windows, seed=seed, exclude_history=exclude_history)
     write_json(run / "metrics.json", {**metrics, "floor": floor})

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import sys
 import warnings
 from typing import Annotated
@@ -52,13 +53,12 @@ def start(
 
 
 def quieten_libraries() -> None:
-    """Keep the libraries' own progress bars and notices out of ours."""
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-    from transformers.utils import logging as transformers_logging
+    """Keep the libraries' own progress bars and notices out of ours.
 
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    disable_progress_bars()
+    By the environment, which they read when a command imports them: commands that need no model start at once.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     warnings.filterwarnings("ignore", category=FutureWarning)
 

@@ -1,11 +1,9 @@
 """`catalign model`: make the embedded model."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
-
-from catalign.model.embedded import PRESETS
 
 app = typer.Typer(help="Make language models that need no download.", no_args_is_help=True)
 
@@ -14,7 +12,9 @@ app = typer.Typer(help="Make language models that need no download.", no_args_is
 def init(
     dataset: Annotated[Path, typer.Option(help="Dataset folder; its titles make the tokenizer.")],
     output: Annotated[Path, typer.Option(help="The Hugging Face folder to make.")],
-    preset: Annotated[str, typer.Option(help=f"Size: {', '.join(PRESETS)}.")] = "small",
+    preset: Annotated[
+        Literal["tiny", "small", "base"], typer.Option(help="Size: about 0.6, 4 or 31 million weights.")
+    ] = "small",
     epochs: Annotated[int, typer.Option(min=0, help="Warm-up passes over titles and training histories.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the warm-up.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,

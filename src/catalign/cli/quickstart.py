@@ -1,7 +1,7 @@
 """`catalign quickstart`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,9 @@ def quickstart(
     data: Annotated[
         Path | None, typer.Option(help="Your own: a dataset folder, or a folder in a known layout.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of the embedded model.")] = "tiny",
+    preset: Annotated[
+        Literal["tiny", "small", "base"], typer.Option(help="Size of the model: about 0.6, 4 or 31 million weights.")
+    ] = "tiny",
     epochs: Annotated[int, typer.Option(min=1, help="Most epochs of each objective.")] = 5,
     windows: Annotated[int, typer.Option(min=1, help="Test windows drawn.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,

@@ -8,11 +8,6 @@ import typer
 
 from catalign.errors import UserError
 
-OBJECTIVES = {
-    "lml": {"name": "lml"},
-    "msl": {"name": "msl"},
-    "msl+ats": {"name": "msl", "temperature": "adaptive"},
-}
 What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best epoch"
 
 
@@ -24,7 +19,7 @@ def train(
         str | None, typer.Option(help="Any causal language model: a folder or a name on the hub.", rich_help_panel=What)
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help=f"{', '.join(OBJECTIVES)}. Default msl.", rich_help_panel=What)
+        str | None, typer.Option(help="lml, msl or msl+ats. Default msl.", rich_help_panel=What)
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="tau of lml or msl. Default 1.", rich_help_panel=What)
@@ -60,10 +55,14 @@ def train(
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16. Default auto.", rich_help_panel=How)
     ] = None,
+    logging_steps: Annotated[
+        int | None, typer.Option(help="Steps between log lines. Default ten lines an epoch.", rich_help_panel=How)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Default 0.", rich_help_panel=How)] = None,
     lora: Annotated[
-        bool, typer.Option("--lora/--full", help="Train an adapter, or all weights.", rich_help_panel=Adapter)
-    ] = False,
+        bool | None,
+        typer.Option("--lora/--full", help="Train an adapter, or all weights. Default all.", rich_help_panel=Adapter),
+    ] = None,
     lora_rank: Annotated[int | None, typer.Option(help="Default 8.", rich_help_panel=Adapter)] = None,
     lora_alpha: Annotated[float | None, typer.Option(help="Default 16.", rich_help_panel=Adapter)] = None,
     lora_dropout: Annotated[float | None, typer.Option(help="Default 0.05.", rich_help_panel=Adapter)] = None,
@@ -95,29 +94,28 @@ def train(
         raise UserError("no output given", where="--output", mend="name the run folder to make")
     fields: dict[str, Any] = {} if recipe is None else load_recipe(recipe)
     if objective is not None:
-        if objective not in OBJECTIVES:
-            raise UserError(f"no such objective: {objective}", where="--objective", mend=f"use {', '.join(OBJECTIVES)}")
-        fields["objective"] = {**fields.get("objective", {}), **OBJECTIVES[objective]}
+        _choose_objective(fields, objective)
+    if temperature is not None and (fields.get("objective") or {}).get("temperature") == "adaptive":
+        raise UserError(
+            "msl+ats finds its temperature itself", where="--temperature", mend="leave it out or choose msl"
+        )
     _put(fields, "objective", temperature=temperature, denominator=denominator)
     _put(fields, "validation", windows=valid_windows, beams=valid_beams, patience=patience)
     modules = None if target_modules is None else target_modules.split(",")
     adapter = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": modules}
-    if lora:
-        fields.setdefault("lora", {})
-    elif any(value is not None for value in adapter.values()) and "lora" not in fields:
-        raise UserError("adapter options without an adapter", where="--lora-...", mend="add --lora")
+    if lora is not None:
+        fields["lora"] = (fields.get("lora") or {}) if lora else None
+    if any(value is not None for value in adapter.values()) and fields.get("lora") is None:
+        raise UserError("adapter options without an adapter", where="--lora-..., --target-modules", mend="add --lora")
     _put(fields, "lora", **adapter)
     general = {
         "dataset": dataset, "model": model, "template": template, "train_examples": train_examples, "epochs": epochs,
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
-        "share_prefixes": share_prefixes, "precision": precision, "seed": seed,
+        "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     fields |= {name: value for name, value in general.items() if value is not None}
-    for name in ("dataset", "model"):
-        if name not in fields:
-            raise UserError(f"no {name} given", where=f"--{name}")
     checked = make_recipe(fields, where=str(recipe) if recipe is not None else "catalign train")
     summary = run_training(checked, output, overwrite=overwrite)
     if json:
@@ -127,6 +125,16 @@ def train(
         f"{output}: best epoch {summary['best_epoch']:g} of {summary['epochs_run']:g}, NDCG@10 "
         f"{summary['valid_ndcg@10']:.4f} on {summary['valid_windows']:,} validation windows, {summary['seconds']:.0f} s"
     )
+
+
+def _choose_objective(fields: dict[str, Any], name: str) -> None:
+    """Change a recipe's objective; a temperature set by hand stays, an adaptive one belongs to msl+ats."""
+    from catalign.training.recipe import find_objective
+
+    before = dict(fields.get("objective") or {})
+    if before.get("temperature") == "adaptive":
+        del before["temperature"]
+    fields["objective"] = {**before, **find_objective(name, where="--objective")}
 
 
 def _put(fields: dict[str, Any], part: str, **values: Any) -> None:

@@ -1,6 +1,7 @@
 """What a training run is asked to do: one typed file."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,13 @@ from catalign.errors import UserError
 from catalign.model.loading import Lora
 from catalign.model.precision import Precision
 from catalign.training.module import Objective
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "lml": {"name": "lml"},
+    "msl": {"name": "msl"},
+    "msl+ats": {"name": "msl", "temperature": "adaptive"},
+}
+"""The objectives by their names on the command line."""
 
 
 class Validation(BaseModel):
@@ -45,7 +53,7 @@ class Recipe(BaseModel):
         epochs: most passes over the training windows.
         learning_rate: peak, reached after the warm-up steps.
         schedule: how the learning rate falls after that.
-        warmup_steps: optimiser steps until the peak.
+        warmup_steps: optimiser steps until the peak, at most a tenth of all steps.
         weight_decay: of AdamW.
         batch_size: windows of one optimiser step.
         micro_batch_size: windows of one forward pass; gradients are accumulated. Absent, the batch size.
@@ -55,6 +63,7 @@ class Recipe(BaseModel):
         share_prefixes: off, every window is a row of its own.
         precision: `auto` takes bfloat16 autocast where the hardware has it.
         validation: how the best epoch is chosen.
+        logging_steps: optimiser steps between two lines of the log. Absent, about ten lines an epoch.
         seed: of everything that is drawn.
     """
 
@@ -79,6 +88,7 @@ class Recipe(BaseModel):
     precision: Precision = "auto"
     trust_remote_code: bool = False
     validation: Validation = Validation()
+    logging_steps: int | None = Field(default=None, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -105,9 +115,27 @@ def load_recipe(path: Path) -> dict[str, Any]:
         raise UserError("no such recipe", where=path) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"is not YAML ({error})", where=path) from error
+    except OSError as error:
+        raise UserError("cannot be read", where=path, mend="give a recipe file (YAML)") from error
     if not isinstance(fields, dict):
         raise UserError("is not a recipe: a mapping of names to values is expected", where=path)
+    if isinstance(fields.get("objective"), str):
+        fields["objective"] = find_objective(fields["objective"], where=f"{path}, objective")
+    for part in ("objective", "lora", "validation"):
+        if not isinstance(fields.get(part, {}), dict | None):
+            raise UserError(f"{part}: a mapping of names to values is expected", where=path)
     return fields
+
+
+def find_objective(name: str, *, where: str) -> dict[str, Any]:
+    """The fields of an objective by its short name.
+
+    Raises:
+        UserError: no such objective.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f"no such objective: {name}", where=where, mend=_choose(name, list(OBJECTIVES)))
+    return OBJECTIVES[name]
 
 
 def make_recipe(fields: dict[str, Any], *, where: str) -> Recipe:
@@ -120,21 +148,33 @@ def make_recipe(fields: dict[str, Any], *, where: str) -> Recipe:
         return Recipe.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
+        known = _names(Recipe)
         path = [str(part) for part in first["loc"]]
-        name = ".".join(path) or "recipe"
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(path[-1], _names(Recipe), n=1)
-            mend = f"did you mean {near[0]}?" if near else f"known names: {', '.join(Recipe.model_fields)}"
-            raise UserError(f"unknown name {name}", where=where, mend=mend) from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{name}: {reason}", where=where) from error
+            raise UserError(f"unknown name {'.'.join(path)}", where=where, mend=_choose(path[-1], known)) from error
+        name = ".".join(part for part in path if part in known)  # without the branch of a union
+        if first["type"] == "missing":
+            raise UserError(f"no {name} given", where=where, mend=f"name it: --{name}") from error
+        if first["type"] == "literal_error":
+            choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
+            mend = _choose(str(first["input"]), choices)
+            raise UserError(f"{name}: no such choice: {first['input']}", where=where, mend=mend) from error
+        if first["type"] == "value_error":  # of several fields together
+            raise UserError(first["msg"].removeprefix("Value error, "), where=where) from error
+        reason = first["msg"].replace("Input should", "it should")
+        raise UserError(f"{name} is {first['input']}", where=where, mend=reason) from error
+
+
+def _choose(name: str, choices: list[str]) -> str:
+    """What to write instead of `name`: the nearest choice, and all of them."""
+    near = difflib.get_close_matches(name, choices, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"choose from {', '.join(choices)}"
 
 
 def _names(model: type[BaseModel]) -> list[str]:
     """Names of a model's fields and of the models below it."""
-    names: list[str] = []
-    for name, field in model.model_fields.items():
-        names.append(name)
+    names = list(model.model_fields)
+    for field in model.model_fields.values():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 names.extend(_names(kind))

@@ -1,6 +1,5 @@
 """The run folder: everything needed to load a trained recommender and to repeat its training."""
 
-import json
 import platform
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_trained
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template
-from catalign.training.recipe import Recipe, make_recipe
+from catalign.training.recipe import Recipe, load_recipe, make_recipe
 
 RECIPE, PROVENANCE, TEMPLATE, CATALOGUE, CHECKPOINTS = (
     "recipe.yaml", "provenance.json", "template.json", "catalogue", "checkpoints",
@@ -40,6 +39,8 @@ class Run:
         catalogue: the items it recommends.
         prompter: its template and trie.
         training: the summary of the training, `training` in provenance.json.
+        started: when the training started, which tells it from one of the same name.
+        history_limit: most items of a history that the model was trained with.
     """
 
     folder: Path
@@ -48,6 +49,14 @@ class Run:
     catalogue: Catalogue
     prompter: Prompter
     training: dict[str, Any]
+    started: str
+    history_limit: int
+
+    @property
+    def checkpoint(self) -> str:
+        """What made a prediction, for the record."""
+        name, epoch = self.folder.resolve().name, self.training["best_epoch"]
+        return f"{name} of {self.started}, epoch {epoch:g}, chosen on valid"
 
 
 def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Run:
@@ -64,8 +73,7 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
     provenance = read_json(folder / PROVENANCE)
     if "training" not in provenance:
         raise UserError("this run has not finished", where=folder, mend="train it again with --overwrite")
-    fields = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-    recipe = make_recipe(fields, where=str(folder / RECIPE))
+    recipe = make_recipe(load_recipe(folder / RECIPE), where=str(folder / RECIPE))
     model = load_trained(folder, recipe.model, dtype=dtype)
     if device is not None:
         model = model.to(device)
@@ -73,7 +81,16 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
     catalogue = Catalogue.load(folder / CATALOGUE)
     template = Template.model_validate(read_json(folder / TEMPLATE))
     prompter = Prompter(catalogue, model.tokenizer, template, context=model.context)
-    return Run(folder, recipe, model, catalogue, prompter, provenance["training"])
+    return Run(
+        folder=folder,
+        recipe=recipe,
+        model=model,
+        catalogue=catalogue,
+        prompter=prompter,
+        training=provenance["training"],
+        started=provenance["started"],
+        history_limit=provenance["dataset"]["options"]["history"],
+    )
 
 
 def start_run(folder: Path, recipe: Recipe, catalogue: Catalogue, template: Template) -> None:
@@ -102,7 +119,6 @@ def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:
     """What produced a run: command, versions, source state, machine, seed, dataset."""
-    card = recipe.dataset / "dataset.json"
     return {
         "command": " ".join(["catalign", *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -115,7 +131,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
             "device": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu",
         },
         "seed": recipe.seed,
-        "dataset": json.loads(card.read_text(encoding="utf-8")) if card.is_file() else None,
+        "dataset": read_json(recipe.dataset / "dataset.json"),
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
@@ -21,17 +22,18 @@ from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.evaluation.metrics import hit_rate, ndcg, ranks_of_targets
 from catalign.evaluation.predictions import draw_windows
+from catalign.files import disk_error
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import add_lora, load_language_model
 from catalign.model.precision import choose_device, choose_precision
 from catalign.progress import console, progress_bar
 from catalign.prompting.prompter import Prompter
-from catalign.prompting.templates import load_template
+from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import BatchMaker, Windows
 from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile
 from catalign.training.module import TrainingModule
 from catalign.training.recipe import Recipe, Validation
-from catalign.training.run import CHECKPOINTS, finish_run, start_run
+from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
 from catalign.training.trainer import CatalogueTrainer
 
 log = logging.getLogger(__name__)
@@ -49,8 +51,8 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
         UserError: the output exists, or dataset, model, template or adapter do not fit.
     """
     output = Path(output)
-    if output.exists() and any(output.iterdir()) and not overwrite:
-        raise UserError("already exists", where=output, mend="choose another folder or pass --overwrite")
+    check_output(output, recipe, overwrite=overwrite)
+    recipe = with_whole_paths(recipe)
     set_seed(recipe.seed)
     dataset = load_dataset(recipe.dataset)
     template = load_template(recipe.template)
@@ -76,10 +78,35 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     )
     precision = choose_precision(device, recipe.precision)
     announce(recipe, batches, module, device, precision.dtype, precision.reason)
-    summary = fit(module, batches, recipe, output, validate, use_bfloat16=precision.dtype == torch.bfloat16)
+    try:
+        summary = fit(module, batches, recipe, output, validate, use_bfloat16=precision.dtype == torch.bfloat16)
+    except OSError as error:  # of a checkpoint or the log
+        raise disk_error(error, output) from error
     finish_run(output, model, summary)
     shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     return summary
+
+
+def check_output(output: Path, recipe: Recipe, *, overwrite: bool) -> None:
+    """Refuse a place that holds something: without `overwrite` anything, with it anything but a run folder."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not overwrite:
+        raise UserError("already exists", where=output, mend="choose another folder or pass --overwrite")
+    if not (output / RECIPE).is_file():
+        raise UserError("is not a run folder, so it is not replaced", where=output, mend="choose another folder")
+    if Path(recipe.model).resolve() == output.resolve():
+        raise UserError("is the model to start from, so it is not replaced", where=output, mend="choose another folder")
+
+
+def with_whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths, so that a run can be used from anywhere."""
+    changed: dict[str, Any] = {"dataset": recipe.dataset.resolve()}
+    if Path(recipe.model).is_dir():
+        changed["model"] = str(Path(recipe.model).resolve())
+    if recipe.template not in BUILT_IN and Path(recipe.template).is_file():
+        changed["template"] = str(Path(recipe.template).resolve())
+    return recipe.model_copy(update=changed)
 
 
 def training_windows(dataset: Dataset, recipe: Recipe) -> Windows:
@@ -93,16 +120,26 @@ def training_windows(dataset: Dataset, recipe: Recipe) -> Windows:
                 mend="ask for fewer or leave the option out",
             )
         frame = draw_windows(frame, recipe.train_examples, recipe.seed).drop("window")
-    return Windows.from_frame(frame)
+    return Windows.from_frame(_not_empty(frame, "train", dataset))
+
+
+def _not_empty(windows: pl.DataFrame, split: str, dataset: Dataset) -> pl.DataFrame:
+    """The windows, if there are any."""
+    if windows.is_empty():
+        raise UserError(
+            f"the split {split} has no windows",
+            where=dataset.folder,
+            mend="prepare it again with more data, milder filters or another --split",
+        )
+    return windows
 
 
 def validation(
     dataset: Dataset, model: LanguageModel, prompter: Prompter, settings: Validation, seed: int
 ) -> "Validator":
     """What the trainer calls after each epoch."""
-    return Validator(
-        Windows.from_frame(draw_windows(dataset.windows("valid"), settings.windows, seed)), model, prompter, settings
-    )
+    drawn = draw_windows(_not_empty(dataset.windows("valid"), "valid", dataset), settings.windows, seed)
+    return Validator(Windows.from_frame(drawn), model, prompter, settings)
 
 
 class Validator:
@@ -148,11 +185,11 @@ def fit(
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(recipe.schedule, recipe.schedule),
-        warmup_steps=recipe.warmup_steps,
+        warmup_steps=min(recipe.warmup_steps, recipe.epochs * steps // 10),
         weight_decay=recipe.weight_decay,
         bf16=use_bfloat16,
         use_cpu=choose_device().type == "cpu",
-        logging_steps=max(min(steps // 10, 50), 1),
+        logging_steps=recipe.logging_steps or max(min(steps // 10, 50), 1),
         eval_strategy="no" if validate is None else "epoch",
         save_strategy="no" if validate is None else "epoch",
         save_total_limit=1,

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from catalign.catalogue.trie import TitleTrie
+from catalign.decoding.scoring import child_logits, vocabulary_losses
 from catalign.model.language_model import LanguageModel
-from catalign.objectives.language import LOGITS_AT_ONCE, language_losses
-from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses, valid_logits
+from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses
 from catalign.objectives.temperature import AdaptiveTemperature
 from catalign.prompting.positions import Scores
 
@@ -113,7 +112,7 @@ class TrainingModule(nn.Module):
         """Return {"loss": the loss}; the arguments are those of `BatchMaker`."""
         hidden_PH = self.model.hidden_states(token_RN, depth_RN, end_RN, node_P)
         if self.objective.name == "lml":
-            losses_P = self._language_losses(hidden_PH, gold_P)
+            losses_P = vocabulary_losses(self.model, hidden_PH, gold_P, self._temperature())
             total, count = reduce_losses(losses_P, "branching", len(losses_P))
         else:
             losses_P = self._masked_losses(hidden_PH, gold_P, position_E, symbol_E, first_P)
@@ -126,21 +125,6 @@ class TrainingModule(nn.Module):
             return self.adaptive.temperature
         return float(self.objective.temperature)
 
-    def _language_losses(self, hidden_PH: torch.Tensor, gold_P: torch.Tensor) -> torch.Tensor:
-        """LML at every position. Capped logits are made a few rows at a time, and again in the backward pass."""
-        head_VH, bias_V = self.model.head_VH, self.model.head_bias_V
-        if not self.model.caps_logits:
-            return language_losses(hidden_PH, head_VH, gold_P, self._temperature(), bias_V)
-
-        def losses(hidden_RH: torch.Tensor, gold_R: torch.Tensor) -> torch.Tensor:
-            logits_RV = nn.functional.linear(hidden_RH, head_VH.to(hidden_RH.dtype), bias_V)
-            logits_RV = self.model.finish_logits(logits_RV.float())
-            return nn.functional.cross_entropy(logits_RV / self._temperature(), gold_R, reduction="none")
-
-        rows = max(LOGITS_AT_ONCE // len(head_VH), 1)
-        parts = zip(torch.split(hidden_PH, rows), torch.split(gold_P, rows), strict=True)
-        return torch.cat([checkpoint(losses, hidden, gold, use_reentrant=False) for hidden, gold in parts])
-
     def _masked_losses(
         self,
         hidden_PH: torch.Tensor,
@@ -150,12 +134,7 @@ class TrainingModule(nn.Module):
         first_P: torch.Tensor,
     ) -> torch.Tensor:
         """MSL at every branching position; the logits in float32, whatever the trunk computes in."""
-        with torch.autocast(hidden_PH.device.type, enabled=False):
-            head_AH = self.model.head_VH[self.alphabet_A]
-            bias_V = self.model.head_bias_V
-            bias_A = None if bias_V is None else bias_V[self.alphabet_A].float()
-            logits_E = valid_logits(hidden_PH.float(), head_AH.float(), position_E, symbol_E, bias_A)
-            logits_E = self.model.finish_logits(logits_E)
+        logits_E = child_logits(self.model, self.alphabet_A, hidden_PH, position_E, symbol_E)
         if self.adaptive is not None and self.training:
             chosen_E = first_P[position_E]
             renumbered_E = chosen_E.cumsum(0) - 1

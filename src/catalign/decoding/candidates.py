@@ -1,0 +1,103 @@
+"""The exact log-probability of any items for any users, without a search.
+
+Legend: U users, S sequences (a user's prompt and one candidate title), P scored positions, E pairs of a scored position
+and a valid token, H width, A alphabet.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from catalign.decoding.scoring import child_logits, vocabulary_losses
+from catalign.decoding.search import ScoreMode
+from catalign.model.forest import pack_forest
+from catalign.model.language_model import LanguageModel
+from catalign.objectives import masked_softmax_losses
+from catalign.prompting.positions import Positions, scored_positions
+from catalign.prompting.prompter import Prompter
+
+IntArray = npt.NDArray[np.int64]
+
+
+@torch.no_grad()
+def score_candidates(
+    model: LanguageModel,
+    prompter: Prompter,
+    histories: Sequence[Sequence[int] | npt.NDArray[np.integer]],
+    candidates: Sequence[npt.ArrayLike],
+    *,
+    score: ScoreMode = "valid",
+    row_tokens: int = 2048,
+) -> list[npt.NDArray[np.float32]]:
+    """Log-probability of each candidate item given each user's history.
+
+    All prompts and titles go through the model in one pass as a prefix forest: a prompt is computed once however many
+    candidates it has, and so are the beginnings that titles share.
+
+    Args:
+        model: the language model.
+        prompter: writes the prompts and holds the trie.
+        histories: U lists of item indices, oldest first.
+        candidates: U lists of item indices; items that share a title get the same score.
+        score: see `search_titles`; the scores are those that a search would give.
+        row_tokens: longest row of the forest.
+
+    Returns:
+        U arrays, in the order of the candidates.
+    """
+    items = [np.asarray(chosen, dtype=np.int64) for chosen in candidates]
+    user_S = np.repeat(np.arange(len(items)), [len(chosen) for chosen in items])
+    item_S = np.concatenate([*items, np.zeros(0, dtype=np.int64)])
+    if len(item_S) == 0:
+        return [np.zeros(0, dtype=np.float32) for _ in items]
+    positions = scored_positions(prompter.trie, item_S, "valid" if score == "valid" else "vocabulary")
+    prompts = [prompter.prompt(history) for history in histories]
+    hidden_PH = _hidden_states(model, prompter, prompts, user_S, item_S, positions, row_tokens)
+    loss_P = _losses(model, prompter, hidden_PH, positions, score)
+    window_P = torch.from_numpy(positions.window_P).to(loss_P.device)
+    score_S = -torch.zeros(len(item_S), device=loss_P.device).index_add(0, window_P, loss_P.float())
+    splits = np.cumsum([len(chosen) for chosen in items])[:-1]
+    return np.split(score_S.cpu().numpy(), splits)
+
+
+def _hidden_states(
+    model: LanguageModel,
+    prompter: Prompter,
+    prompts: list[npt.NDArray[np.int32]],
+    user_S: IntArray,
+    item_S: IntArray,
+    positions: Positions,
+    row_tokens: int,
+) -> torch.Tensor:
+    """Hidden states [P, H] before each scored token, from one forest of all prompts and titles."""
+    trie = prompter.trie
+    node, offsets = trie.paths(item_S)
+    token = trie.token[node]
+    needed_S = np.zeros(len(item_S), dtype=np.int64)
+    np.maximum.at(needed_S, positions.window_P, positions.depth_P)
+    sequences = [
+        np.concatenate([prompts[user], token[start : start + needed]])
+        for user, start, needed in zip(user_S, offsets[:-1], needed_S, strict=True)
+    ]
+    forest = pack_forest(sequences, row_tokens)
+    length_S = np.fromiter((len(prompts[user]) for user in user_S), dtype=np.int64)
+    node_P = forest.flat_nodes(positions.window_P, length_S[positions.window_P] - 1 + positions.depth_P)
+    return model.forest_hidden(forest, torch.from_numpy(node_P))
+
+
+def _losses(
+    model: LanguageModel, prompter: Prompter, hidden_PH: torch.Tensor, positions: Positions, score: ScoreMode
+) -> torch.Tensor:
+    """-log p of the scored tokens, by the very formulas of training at temperature 1; shape [P]."""
+
+    def tensor(array: IntArray) -> torch.Tensor:
+        return torch.from_numpy(array).to(hidden_PH.device)
+
+    gold_P = tensor(positions.gold_P)
+    if score == "full":
+        return vocabulary_losses(model, hidden_PH, gold_P)
+    position_E, alphabet_A = tensor(positions.position_E), tensor(prompter.trie.alphabet.astype(np.int64))
+    logits_E = child_logits(model, alphabet_A, hidden_PH, position_E, tensor(positions.symbol_E))
+    return masked_softmax_losses(logits_E, position_E, gold_P)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -109,6 +110,55 @@ def test_narrow_beams_find_different_titles_with_true_scores(
     for user, prompt in enumerate(prompts):
         check(trie, found, user, title_scores(model.causal, prompt, titles, score), whole=False)
         assert (found.title_BK[user] >= 0).sum() == min(beams, trie.titles)
+
+
+def plain_beam_search(
+    model: LanguageModel, titles: Titles, prompt: list[int], score: ScoreMode, beams: int
+) -> list[float]:
+    """The search as it is meant, one beam after the other: the scores of what it finds, best first."""
+    closed = {(*title, END) for title in titles}
+
+    @cache
+    def continuations(prefix: tuple[int, ...]) -> dict[int, float]:
+        with torch.no_grad():
+            logits_V = model.base(input_ids=torch.tensor([[*prompt, *prefix]])).logits[0, -1].double()
+        children = children_of(titles, prefix)
+        total = (logits_V[children] if score == "valid" else logits_V).logsumexp(0)
+        return {token: float(logits_V[token] - total) for token in children}
+
+    def follow(prefix: tuple[int, ...], value: float) -> tuple[float, tuple[int, ...]]:
+        while prefix not in closed and len(continuations(prefix)) == 1:
+            ((token, step),) = continuations(prefix).items()
+            prefix, value = (*prefix, token), value + step
+        return value, prefix
+
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    done: list[float] = []
+    while live and (len(done) < beams or live[0][0] > done[-1]):
+        chosen = sorted(
+            (
+                (value + step, (*prefix, token))
+                for value, prefix in live
+                for token, step in continuations(prefix).items()
+            ),
+            reverse=True,
+        )[: 2 * beams]
+        followed = sorted((follow(prefix, value) for value, prefix in chosen), reverse=True)
+        done = sorted([*done, *(value for value, prefix in followed if prefix in closed)], reverse=True)[:beams]
+        live = [beam for beam in followed if beam[1] not in closed][:beams]
+    return done
+
+
+@settings(max_examples=40, deadline=None)
+@given(titles=catalogues(), prompts=prompts, beams=st.integers(1, 4))
+@pytest.mark.parametrize("score", MODES)
+def test_narrow_beams_are_a_plain_beam_search(
+    model: LanguageModel, titles: Titles, prompts: list[list[int]], beams: int, score: ScoreMode
+) -> None:
+    _, found = search(model, titles, prompts, score, beams)
+    for user, prompt in enumerate(prompts):
+        expected = plain_beam_search(model, titles, prompt, score, beams)
+        np.testing.assert_allclose(found.score_BK[user][: len(expected)], expected, atol=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -250,6 +300,7 @@ class TableModel:
             visible_MX = inputs["attention_mask"][0, 0]
             tokens = input_ids[0].tolist()
             before = len(self.seen)
+            assert END not in tokens  # it would be read for nothing
             self.seen += [(token,) for token in tokens]
             rows = []
             for slot in range(len(tokens)):

@@ -192,11 +192,16 @@ class _Search:
         if self.score == "full":
             ends_BK = self.trie.leaf_title[self.node_BK] >= 0
             self._finish(self.node_BK, self.score_BK.masked_fill(~ends_BK, NEVER))
-            self.score_BK = self.score_BK.masked_fill(ends_BK, NEVER)
+            self.score_BK = self._keep_best(self.score_BK.masked_fill(ends_BK, NEVER))
 
     def _room(self) -> int:
-        """Beams that go on: K; with full scores also the K that may end."""
+        """Beams that are fed: K; with full scores also the K that may end."""
         return self.beams if self.score == "valid" else 2 * self.beams
+
+    def _keep_best(self, score_BX: torch.Tensor) -> torch.Tensor:
+        """Give up all but the K best of the beams that go on."""
+        worst_B1 = score_BX.topk(min(self.beams, score_BX.shape[1]), dim=1).values[:, -1:]
+        return score_BX.masked_fill(score_BX < worst_B1, NEVER)
 
     def _finish(self, leaf_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
         """Merge titles that ended into the K best so far."""
@@ -216,9 +221,7 @@ class _Search:
         width = int(stop_BK[:, -1].max())
         self.node_BK, self.score_BK = end_BK, score_BK
         visible_BKG = self.visible_BKG.gather(1, parent_BK[..., None].expand(-1, -1, self.visible_BKG.shape[2]))
-        if width == 0:
-            self.visible_BKG = visible_BKG
-            self.hidden_BKH = self._gather_beams(self.hidden_BKH, parent_BK)
+        if width == 0:  # every beam has come to the end of a title
             return
 
         slot_M = torch.arange(width, device=node_BK.device)
@@ -233,7 +236,6 @@ class _Search:
         depth_BM = depth_BM.masked_fill(~filled_BM, 1)
 
         own_BMM = (beam_BM[:, :, None] == beam_BM[:, None, :]) & (slot_M[None, :] <= slot_M[:, None])
-        own_BMM = own_BMM & filled_BM[:, None, :]
         before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
         prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
         mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
@@ -251,9 +253,9 @@ class _Search:
         self.visible_BKG = torch.cat([visible_BKG, mine_BKM], dim=2)
         if self.score == "full":
             self._add_forced_scores(hidden_BMH, place_BM, beam_BM, step_BM, filled_BM, end_BK)
-        fed_BK = length_BK > 0
-        last_BKH = self._gather_beams(hidden_BMH, (stop_BK - 1).clamp(min=0))
-        self.hidden_BKH = torch.where(fed_BK[..., None], last_BKH, self._gather_beams(self.hidden_BKH, parent_BK))
+        # A beam that was fed nothing has ended; what it gets here is not used.
+        last_BKH = (stop_BK - 1).clamp(min=0)[..., None].expand(-1, -1, hidden_BMH.shape[2])
+        self.hidden_BKH = hidden_BMH.gather(1, last_BKH)
 
     def _add_forced_scores(
         self,
@@ -273,8 +275,3 @@ class _Search:
         token_F = self.trie.token[self.trie.path_node[place_BM[user_F, slot_F] + 1]]
         score_F = self._full_log_probability(hidden_BMH[user_F, slot_F], token_F)
         self.score_BK = self.score_BK.index_put((user_F, beam_BM[user_F, slot_F]), score_F, accumulate=True)
-
-    @staticmethod
-    def _gather_beams(values_BXH: torch.Tensor, index_BK: torch.Tensor) -> torch.Tensor:
-        """Pick entries of the second dimension; shape [B, K, H]."""
-        return values_BXH.gather(1, index_BK[..., None].expand(-1, -1, values_BXH.shape[2]))

@@ -14,6 +14,7 @@ from catalign.catalogue import Catalogue
 from catalign.errors import UserError
 from catalign.model.embedded import BYTES, PRESETS, build_model, build_tokenizer, init_embedded
 
+LONG = "".join(random.Random(1).choices("bcdfghjklmnpqrstvwxz", k=19))  # 20 tokens: no pair of letters occurs twice
 TITLES = [
     f"{kind} of {place} {number}" for kind in ("Castle", "Tower") for place in ("Rome", "Ürgüp") for number in range(9)
 ]
@@ -45,6 +46,11 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return ids
 
 
+def tokens_of(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
+    tokens: list[str] = tokenizer.convert_ids_to_tokens(encode(tokenizer, text))
+    return tokens
+
+
 @given(text=odd_text)
 def test_any_text_comes_back(tokenizer: PreTrainedTokenizerFast, text: str) -> None:
     ids = encode(tokenizer, text)
@@ -58,15 +64,16 @@ def test_a_closed_title_comes_back_without_its_special_tokens(tokenizer: PreTrai
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_the_first_word_is_the_token_that_it_is_inside_a_title(tokenizer: PreTrainedTokenizerFast) -> None:
-    (castle,) = encode(tokenizer, "Castle")
-    assert encode(tokenizer, "Castle of Rome")[0] == castle
-    assert encode(tokenizer, "Rome Castle")[-1] == castle
+def test_what_titles_have_in_common_is_one_token() -> None:
+    titles = [f"{letter}{letter} - Castle of Rome" for letter in "abcdefgh"]
+    assert tokens_of(build_tokenizer(titles, vocabulary=2_000), titles[0])[-1] == "Ġ-ĠCastleĠofĠRome"
 
 
-def test_no_token_crosses_a_word_boundary() -> None:
-    tokenizer = build_tokenizer(["Castle of Rome"] * 50, vocabulary=2_000)
-    assert len(encode(tokenizer, "Castle of Rome")) == 3
+def test_of_a_large_catalogue_evenly_spaced_titles_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catalign.model.embedded.TITLES_READ", 10)
+    tokenizer = build_tokenizer(["ab cd", "wx yz"] * 10, vocabulary=2_000)
+    assert tokens_of(tokenizer, "ab cd") == ["ĠabĠcd"]
+    assert len(encode(tokenizer, "wx yz")) == len(" wx yz")
 
 
 def test_the_same_titles_give_the_same_tokenizer() -> None:
@@ -134,9 +141,9 @@ def test_the_tokenizer_makes_a_trie_of_the_catalogue(tokenizer: PreTrainedTokeni
 
 def test_a_title_longer_than_the_context_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"item 1: the title .* has 22 tokens, more than the model's context of 21"):
-        init_embedded(["a", "b " * 19 + "b"], "tiny", 0, tmp_path / "model", context=21)
+        init_embedded(["a", LONG], "tiny", 0, tmp_path / "model", context=21)
     assert not list(tmp_path.iterdir())
-    init_embedded(["a", "b " * 19 + "b"], "tiny", 0, tmp_path / "model", context=22)
+    init_embedded(["a", LONG], "tiny", 0, tmp_path / "model", context=22)
 
 
 def test_mistakes_are_named(tmp_path: Path, folder: Path) -> None:

@@ -47,7 +47,7 @@ def train(
         str | None, typer.Option(help="by-user or shuffled. Default by-user.", rich_help_panel=How)
     ] = None,
     row_tokens: Annotated[
-        int | None, typer.Option(help="Longest row of the prefix forest. Default 512.", rich_help_panel=How)
+        int | None, typer.Option(help="Longest row of the prefix forest. Default 256.", rich_help_panel=How)
     ] = None,
     share_prefixes: Annotated[
         bool | None, typer.Option("--share-prefixes/--no-share-prefixes", help="Default on.", rich_help_panel=How)

@@ -83,7 +83,7 @@ class Recipe(BaseModel):
     batch_size: int = Field(default=128, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
     batching: Literal["by-user", "shuffled"] = "by-user"
-    row_tokens: int = Field(default=512, ge=16)
+    row_tokens: int = Field(default=256, ge=16)
     share_prefixes: bool = True
     precision: Precision = "auto"
     trust_remote_code: bool = False

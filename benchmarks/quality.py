@@ -16,6 +16,7 @@ from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.layouts import recognise
 from catalign.data.options import WindowOptions
 from catalign.data.prepare import prepare_windows
+from catalign.errors import UserError
 from catalign.evaluation.evaluate import evaluate_search, floor_rows
 from catalign.evaluation.table import as_json, as_markdown, as_text
 from catalign.files import write_json
@@ -91,7 +92,7 @@ def one_row(
     run = options.output / f"{name}-seed{options.seed}"
     try:
         summary = load_run(run).training
-    except Exception:  # not there, or not finished: train it
+    except UserError:  # not there, or not finished
         summary = train(recipe, run, overwrite=run.exists())
     metrics = evaluate_search(
         Recommender.load(run).search(beams=20),

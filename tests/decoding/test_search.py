@@ -354,3 +354,40 @@ def test_the_model_is_not_changed_and_no_gradient_is_kept(model: LanguageModel) 
     assert not found.score_BK.requires_grad
     assert all(map(torch.equal, before, model.parameters()))
     assert isinstance(model, nn.Module)
+
+
+@pytest.mark.parametrize("score", MODES)
+@pytest.mark.parametrize("beams", [1, 3, 5])
+def test_narrow_beams_in_a_larger_catalogue(model: LanguageModel, beams: int, score: ScoreMode) -> None:
+    """Enough titles for beams to be given up at every step."""
+    random = np.random.default_rng(beams)
+    titles = [tuple(random.integers(3, 9, random.integers(1, 6)).tolist()) for _ in range(150)]
+    prompts = [random.integers(3, VOCABULARY, length).tolist() for length in (1, 4, 7)]
+    _, found = search(model, titles, prompts, score, beams)
+    for user, prompt in enumerate(prompts):
+        expected = plain_beam_search(model, titles, prompt, score, beams)
+        np.testing.assert_allclose(found.score_BK[user], expected, atol=1e-4)
+
+
+def fed_tokens(model: LanguageModel, titles: Titles, score: ScoreMode) -> list[list[int]]:
+    """The tokens of each call of the decoder, for one user."""
+    calls: list[list[int]] = []
+    hook = model.decoder.register_forward_pre_hook(
+        lambda _, __, inputs: calls.append(inputs["input_ids"].flatten().tolist()), with_kwargs=True
+    )
+    try:
+        search(model, titles, [[0, 9]], score, 4)
+    finally:
+        hook.remove()
+    return calls
+
+
+def test_forced_runs_are_free_or_one_pass(model: LanguageModel) -> None:
+    """Nothing is read that decides nothing: no end token, and no forced run where its score is 0."""
+    titles = [(5, 6, 7, 8, 9), (5, 6, 10, 11, 12)]
+    assert fed_tokens(model, titles, "valid") == [[0, 9], [5, 6]]
+    full = fed_tokens(model, titles, "full")
+    assert full[:2] == [[0, 9], [5, 6]]
+    assert sorted(full[2]) == [7, 8, 9, 10, 11, 12] and len(full) == 3
+    assert fed_tokens(model, [(5, 6)], "valid") == [[0, 9]]
+    assert fed_tokens(model, [(5, 6)], "full") == [[0, 9], [5, 6]]

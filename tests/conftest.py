@@ -1,10 +1,14 @@
 """What all tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-import toy
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; transformers reads these when toy imports it
+os.environ["TRANSFORMERS_VERBOSITY"], os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "error", "1"
+
+import toy  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Real data and reference values beside the project; absent on other machines."""
@@ -23,6 +27,14 @@ def toy_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def toy_run(toy_dataset: Path, toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def warm_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model of the toy world: it knows the titles, not yet which follows which; only read it."""
+    output = tmp_path_factory.mktemp("warm") / "lm"
+    toy.works("model", "init", "--dataset", toy_dataset, "--output", output, "--preset", "tiny", "--epochs", 4)
+    return output
+
+
+@pytest.fixture(scope="session")
+def toy_run(toy_dataset: Path, warm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of MSL that knows the toy world; only read it."""
-    return toy.solve(toy_dataset, toy_model, tmp_path_factory.mktemp("runs") / "msl")
+    return toy.solve(toy_dataset, warm_model, tmp_path_factory.mktemp("runs") / "msl")

@@ -98,7 +98,7 @@ def write_tables(
 def make_dataset(folder: Path, **world: Any) -> Path:
     """Prepare the toy world through the command line and return the dataset folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    works("data", "prepare", *write_tables(folder, **world), "--output", folder / "ds")
+    works("data", "prepare", *write_tables(folder, **world), "--min-history", 2, "--output", folder / "ds")
     return folder / "ds"
 
 
@@ -140,7 +140,7 @@ def evaluated(run: Path, *arguments: object) -> dict[str, Any]:
 
 def solve(dataset: Path, model: Path, run: Path, *arguments: object) -> Path:
     """Train until the toy world is known; further options after the usual ones."""
-    usual = {"learning-rate": 2e-3, "batch-size": 16, "batching": "shuffled", "epochs": 14, "patience": 14}
+    usual = {"learning-rate": 2e-3, "batch-size": 16, "batching": "shuffled", "epochs": 8}
     options = [text for name, value in usual.items() for text in (f"--{name}", value)]
     places = ["--dataset", dataset, "--model", model, "--output", run]
     works("train", *places, "--precision", "float32", *options, *arguments)

@@ -22,6 +22,7 @@ from catalign.model.language_model import LanguageModel
 
 ScoreMode = Literal["valid", "full"]
 NEVER = float("-inf")
+LOGITS_AT_ONCE = 2**22  # of the whole vocabulary; small enough for the allocator to use the same memory again
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ def search_titles(
     return FoundTitles(search.title_BK, search.done_BK)
 
 
+def common_length(token_BT: npt.NDArray[np.int64], most: int) -> int:
+    """Length of the common beginning of all rows, up to `most`."""
+    same_T = (token_BT[:, :most] == token_BT[0, :most]).all(axis=0)
+    return most if same_T.all() else int(same_T.argmin())
+
+
 class _Search:
     """The state of one batch. A beam that does not exist has score -inf."""
 
@@ -91,21 +98,30 @@ class _Search:
         self.visible_BKG = torch.zeros(users, 1, 0, dtype=torch.bool, device=device)
 
     def _read_prompts(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
-        """Run the prompts, padded on the right, and keep their keys and values."""
-        length_B = torch.tensor([len(prompt) for prompt in prompts], device=self.model.device)
-        token_BT = torch.zeros(len(prompts), int(length_B.max()), dtype=torch.int64)
+        """Run the prompts and keep their keys and values: their common beginning once, the rest padded on the right."""
+        device = self.model.device
+        self.length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        padded_BT = np.zeros((len(prompts), int(self.length_B.max())), dtype=np.int64)
         for row, prompt in enumerate(prompts):
-            token_BT[row, : len(prompt)] = torch.from_numpy(prompt.astype(np.int64))
-        token_BT = token_BT.to(self.model.device)
-        self.length_B = length_B
-        slot_T = torch.arange(token_BT.shape[1], device=self.model.device)
-        self.prompt_BT = slot_T < length_B[:, None]
+            padded_BT[row, : len(prompt)] = prompt
+        token_BT = torch.from_numpy(padded_BT).to(device)
+        slot_BT = torch.arange(token_BT.shape[1], device=device).expand_as(token_BT)
+        self.prompt_BT = slot_BT < self.length_B[:, None]
         self.cache = DynamicCache()
+        shared = common_length(padded_BT, min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
+        if shared > 0:
+            self._decode(token_BT[:1, :shared], slot_BT[:1, :shared])
+            self.cache.batch_repeat_interleave(len(prompts))
         # Padding stands after the prompt, so causal attention alone keeps it out of sight.
-        hidden_BTH = self.model.decoder(
-            input_ids=token_BT, position_ids=slot_T.expand_as(token_BT), past_key_values=self.cache, use_cache=True
+        hidden_BMH = self._decode(token_BT[:, shared:], slot_BT[:, shared:])
+        self.hidden_BKH = hidden_BMH[self.user_B, self.length_B - shared - 1][:, None]
+
+    def _decode(self, token_BM: torch.Tensor, position_BM: torch.Tensor, **mask: torch.Tensor) -> torch.Tensor:
+        """Run tokens and append their keys and values to the cache; causal attention where no mask is given."""
+        hidden_BMH: torch.Tensor = self.model.decoder(
+            input_ids=token_BM, position_ids=position_BM, past_key_values=self.cache, use_cache=True, **mask
         ).last_hidden_state
-        self.hidden_BKH = hidden_BTH[self.user_B, length_B - 1][:, None]
+        return hidden_BMH
 
     def expand(self, exclusions: Exclusions | None) -> bool:
         """Let every live beam choose among its children; returns whether anything is left to do."""
@@ -144,15 +160,16 @@ class _Search:
         sum_L = torch.zeros(beams, device=logits_E.device).index_add(0, live_E, (logits_E - most_L[live_E]).exp())
         return logits_E - (most_L + sum_L.log())[live_E]
 
-    def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor, rows: int = 256) -> torch.Tensor:
-        """log sum exp of the logits of the whole vocabulary, a few rows at a time; shape [L]."""
+    def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor) -> torch.Tensor:
+        """log sum exp of the logits of the whole vocabulary, a part of the head at a time; shape [L]."""
         head_VH, bias_V = self.model.head_VH, self.model.head_bias_V
-        parts = [
-            self.model.finish_logits(torch.nn.functional.linear(part.to(head_VH.dtype), head_VH, bias_V).float())
-            .logsumexp(dim=-1)
-            for part in torch.split(hidden_LH, rows)
-        ]  # fmt: skip
-        return torch.cat(parts)
+        rows = max(LOGITS_AT_ONCE // len(hidden_LH), 1)
+        parts = []
+        for start in range(0, len(head_VH), rows):
+            bias = None if bias_V is None else bias_V[start : start + rows]
+            logits = torch.nn.functional.linear(hidden_LH.to(head_VH.dtype), head_VH[start : start + rows], bias)
+            parts.append(self.model.finish_logits(logits.float()).logsumexp(dim=-1))
+        return torch.stack(parts).logsumexp(dim=0)
 
     def _full_log_probability(self, hidden_LH: torch.Tensor, token_L: torch.Tensor) -> torch.Tensor:
         """Log-probability of one token per row under the whole vocabulary; shape [L]."""
@@ -186,6 +203,7 @@ class _Search:
         if self.score == "valid":
             self._finish(end_BC, score_BC.masked_fill(~ends_BC, NEVER))
             score_BC = score_BC.masked_fill(ends_BC, NEVER)
+        score_BC = score_BC.masked_fill(score_BC <= self.done_BK[:, -1:], NEVER)  # as in `expand`: too late to win
         score_BK, order_BK = score_BC.topk(min(self._room(), score_BC.shape[1]), dim=1)
         node_BK, parent_BK = node_BC.gather(1, order_BK), parent_BC.gather(1, order_BK)
         self._feed(node_BK, parent_BK, score_BK)
@@ -239,13 +257,8 @@ class _Search:
         before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
         prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
         mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
-        hidden_BMH = self.model.decoder(
-            input_ids=token_BM,
-            attention_mask=self.model.attention_mask(mask_B1MX),
-            position_ids=self.length_B[:, None] + depth_BM - 1,
-            past_key_values=self.cache,
-            use_cache=True,
-        ).last_hidden_state
+        position_BM = self.length_B[:, None] + depth_BM - 1
+        hidden_BMH = self._decode(token_BM, position_BM, attention_mask=self.model.attention_mask(mask_B1MX))
 
         mine_BKM = (beam_BM[:, None, :] == torch.arange(node_BK.shape[1], device=node_BK.device)[:, None]) & filled_BM[
             :, None

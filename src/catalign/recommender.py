@@ -115,7 +115,7 @@ class Recommender:
         ]
 
     def indices(self, history: Sequence[str], *, where: str = "the history") -> list[int]:
-        """Item indices of the last items of a history, as many as the model was trained with.
+        """Item indices of a history; the prompt shows as many of the last as the model was trained with.
 
         Raises:
             UserError: an empty history, or an item that the catalogue does not have.
@@ -124,4 +124,4 @@ class Recommender:
             raise UserError("is one text", where=where, mend="give a list of item ids or titles")
         if not history:
             raise UserError("the history is empty", where=where, mend="name at least one item")
-        return [self.catalogue.index_of(text) for text in history][-self.run.history_limit :]
+        return [self.catalogue.index_of(text) for text in history]

@@ -11,7 +11,7 @@ from catalign.model.forest import ancestor_mask
 from catalign.prompting.positions import Scores
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN, Template
-from catalign.training.batches import BatchMaker, Windows
+from catalign.training.batches import BatchMaker, Windows, count_seen
 from tiny import END, children_of, text_of, tiny_catalogue, word_tokenizer
 
 Titles = list[tuple[int, ...]]
@@ -25,7 +25,8 @@ catalogues = st.lists(st.lists(words, min_size=1, max_size=4).map(tuple), min_si
 
 def make_windows(histories: list[list[int]], targets: list[int]) -> Windows:
     arrays = [np.array(history, dtype=np.uint32) for history in histories]
-    return Windows(np.zeros(len(targets), dtype=np.int64), arrays, np.array(targets, dtype=np.int64))
+    seen = np.array([len(history) for history in histories], dtype=np.int64)
+    return Windows(np.zeros(len(targets), dtype=np.int64), arrays, np.array(targets, dtype=np.int64), seen)
 
 
 def visible_tokens(batch: dict[str, torch.Tensor], node: int) -> list[int]:
@@ -122,3 +123,14 @@ def test_windows_from_a_frame() -> None:
 def test_words_are_tokens() -> None:
     """What the expectations here rest on."""
     assert word_tokenizer()(text_of((5, 6)), add_special_tokens=False)["input_ids"] == [5, 6]
+
+
+def test_seen_counts_go_on_where_a_full_history_slides() -> None:
+    chosen = list(range(8))
+    rows = [
+        {"user_id": "a", "history": chosen[max(0, seen - 3) : seen], "target": chosen[seen]} for seen in range(1, 8)
+    ]
+    rows += [{"user_id": "b", "history": [5, 6, 7], "target": 1}, {"user_id": "b", "history": [6, 7, 1], "target": 2}]
+    rows += [{"user_id": "b", "history": [3, 3, 3], "target": 3}]  # follows nothing
+    frame = pl.DataFrame(rows, schema_overrides={"history": pl.List(pl.UInt32), "target": pl.UInt32})
+    assert count_seen(frame).tolist() == [1, 2, 3, 4, 5, 6, 7, 3, 4, 3]

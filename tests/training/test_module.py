@@ -42,7 +42,12 @@ def setup(
 ) -> tuple[TrainingModule, BatchMaker]:
     prompter = Prompter(tiny_catalogue(TITLES), model.tokenizer, template, context=model.context)
     histories = [np.array(history, dtype=np.uint32) for history in HISTORIES]
-    windows = Windows(np.zeros(len(TARGETS), dtype=np.int64), histories, np.array(TARGETS))
+    windows = Windows(
+        np.zeros(len(TARGETS), dtype=np.int64),
+        histories,
+        np.array(TARGETS),
+        np.array([len(history) for history in histories]),
+    )
     batches = BatchMaker(windows, prompter, scores=objective.scores, row_tokens=rows, share=share)
     return TrainingModule(model, objective, prompter.trie), batches
 
@@ -175,9 +180,11 @@ def test_msl_is_lml_where_every_token_is_valid(examples: list[tuple[int, int]]) 
     with torch.no_grad():
         assert model.head_bias_V is not None
         model.head_bias_V[END] = -1e9
-    prompter: Any = SimpleNamespace(trie=trie, prompt=lambda history: np.array([0, *history], dtype=np.int32))
+    prompter: Any = SimpleNamespace(trie=trie, prompt=lambda history, seen: np.array([0, *history], dtype=np.int32))
     histories = [np.array([history], dtype=np.uint32) for history, _ in examples]
-    windows = Windows(np.zeros(len(examples), dtype=np.int64), histories, np.array([target for _, target in examples]))
+    targets = np.array([target for _, target in examples])
+    seen = np.array([len(history) for history in histories])
+    windows = Windows(np.zeros(len(examples), dtype=np.int64), histories, targets, seen)
     masked = TrainingModule(model, Objective(name="msl"), trie)
     ours = loss_and_gradients(
         masked, BatchMaker(windows, prompter, scores="valid", row_tokens=64)(ALL[: len(examples)])
@@ -228,7 +235,8 @@ def test_bfloat16_autocast_is_near(objective: Objective) -> None:
 def test_a_catalogue_of_one_title_teaches_nothing(objective: Objective) -> None:
     model = tiny_model("llama")
     prompter = Prompter(tiny_catalogue([(5, 6)]), model.tokenizer, PLAIN, context=64)
-    windows = Windows(np.zeros(2, dtype=np.int64), [np.array([0], dtype=np.uint32)] * 2, np.zeros(2, dtype=np.int64))
+    nothing = np.zeros(2, dtype=np.int64)
+    windows = Windows(nothing, [np.array([0], dtype=np.uint32)] * 2, nothing, nothing + 1)
     module = TrainingModule(model, objective, prompter.trie).train()
     loss, found = loss_and_gradients(module, BatchMaker(windows, prompter, scores="valid", row_tokens=64)([0, 1]))
     assert loss == 0

@@ -14,15 +14,27 @@ What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best e
 def train(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); options change single values of it.")] = None,
     output: Annotated[Path | None, typer.Option(help="The run folder to make.")] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Dataset folder.", rich_help_panel=What)] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(help="Dataset folder, from catalign data prepare.", rich_help_panel=What)
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Any causal language model: a folder or a name on the hub.", rich_help_panel=What)
+        str | None,
+        typer.Option(
+            help="Any causal language model: a folder (catalign model init makes one) or a name on the hub.",
+            rich_help_panel=What,
+        ),
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="lml, msl or msl+ats. Default msl.", rich_help_panel=What)
+        str | None,
+        typer.Option(
+            help="lml: softmax over the vocabulary. msl: over the tokens that continue a title of the catalogue. "
+            "msl+ats: msl with a temperature that adapts. Default msl.",
+            rich_help_panel=What,
+        ),
     ] = None,
     temperature: Annotated[
-        float | None, typer.Option(help="tau of lml or msl. Default 1.", rich_help_panel=What)
+        float | None,
+        typer.Option(help="Of the softmax of lml or msl; above 1 it is flatter. Default 1.", rich_help_panel=What),
     ] = None,
     denominator: Annotated[
         str | None, typer.Option(help="msl: average over 'branching' or 'all' positions.", rich_help_panel=What)
@@ -30,27 +42,41 @@ def train(
     template: Annotated[
         str | None, typer.Option(help="plain, instruction, or a YAML file. Default plain.", rich_help_panel=What)
     ] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(help="last-n, or anchored (shares more prefixes). Default last-n.", rich_help_panel=What),
+    ] = None,
     train_examples: Annotated[
-        int | None, typer.Option(help="Few-shot: this many windows, drawn with the seed.", rich_help_panel=What)
+        int | None, typer.Option(help="Few-shot: train on this many windows, drawn.", rich_help_panel=What)
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Most epochs. Default 10.", rich_help_panel=How)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak. Default 0.001.", rich_help_panel=How)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="At its peak. Default 0.001.", rich_help_panel=How)
+    ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="linear, constant or cosine. Default linear.", rich_help_panel=How)
+        str | None,
+        typer.Option(help="Of the learning rate: linear, constant or cosine. Default linear.", rich_help_panel=How),
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Default 0.01.", rich_help_panel=How)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows of a step. Default 128.", rich_help_panel=How)] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Windows of an optimiser step. Default 128.", rich_help_panel=How)
+    ] = None,
     micro_batch_size: Annotated[
-        int | None, typer.Option(help="Windows of a forward pass. Default the batch size.", rich_help_panel=How)
+        int | None,
+        typer.Option(help="Windows of a forward pass; fewer take less memory. Default all.", rich_help_panel=How),
     ] = None,
     batching: Annotated[
-        str | None, typer.Option(help="by-user or shuffled. Default by-user.", rich_help_panel=How)
+        str | None,
+        typer.Option(help="by-user (shares prefixes: faster) or shuffled. Default by-user.", rich_help_panel=How),
     ] = None,
     row_tokens: Annotated[
         int | None, typer.Option(help="Longest row of the prefix forest. Default 256.", rich_help_panel=How)
     ] = None,
     share_prefixes: Annotated[
-        bool | None, typer.Option("--share-prefixes/--no-share-prefixes", help="Default on.", rich_help_panel=How)
+        bool | None,
+        typer.Option(
+            "--share-prefixes/--no-share-prefixes", help="Same result, faster. Default on.", rich_help_panel=How
+        ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16. Default auto.", rich_help_panel=How)
@@ -58,21 +84,32 @@ def train(
     logging_steps: Annotated[
         int | None, typer.Option(help="Steps between log lines. Default ten lines an epoch.", rich_help_panel=How)
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Default 0.", rich_help_panel=How)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn. Default 0.", rich_help_panel=How)
+    ] = None,
     lora: Annotated[
         bool | None,
         typer.Option("--lora/--full", help="Train an adapter, or all weights. Default all.", rich_help_panel=Adapter),
     ] = None,
-    lora_rank: Annotated[int | None, typer.Option(help="Default 8.", rich_help_panel=Adapter)] = None,
-    lora_alpha: Annotated[float | None, typer.Option(help="Default 16.", rich_help_panel=Adapter)] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help="Default 0.05.", rich_help_panel=Adapter)] = None,
+    lora_rank: Annotated[
+        int | None, typer.Option(help="Width of the adapter. Default 8.", rich_help_panel=Adapter)
+    ] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option(help="Its output is scaled by alpha / rank. Default 16.", rich_help_panel=Adapter)
+    ] = None,
+    lora_dropout: Annotated[
+        float | None, typer.Option(help="On its input. Default 0.05.", rich_help_panel=Adapter)
+    ] = None,
     target_modules: Annotated[
-        str | None, typer.Option(help="Comma-separated. Default q_proj,v_proj.", rich_help_panel=Adapter)
+        str | None,
+        typer.Option(help="Layers to adapt, comma-separated. Default q_proj,v_proj.", rich_help_panel=Adapter),
     ] = None,
     valid_windows: Annotated[
         int | None, typer.Option(help="Validation windows drawn. Default 1000.", rich_help_panel=Validation)
     ] = None,
-    valid_beams: Annotated[int | None, typer.Option(help="Default 10.", rich_help_panel=Validation)] = None,
+    valid_beams: Annotated[
+        int | None, typer.Option(help="Width of the search. Default 10.", rich_help_panel=Validation)
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(help="Stop after this many epochs without a gain. Default 3.", rich_help_panel=Validation),
@@ -100,6 +137,7 @@ def train(
             "msl+ats finds its temperature itself", where="--temperature", mend="leave it out or choose msl"
         )
     _put(fields, "objective", temperature=temperature, denominator=denominator)
+    _put(fields, "history", kind=history)
     _put(fields, "validation", windows=valid_windows, beams=valid_beams, patience=patience)
     modules = None if target_modules is None else target_modules.split(",")
     adapter = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": modules}

@@ -15,7 +15,7 @@ from catalign.decoding.search import ScoreMode
 from catalign.model.forest import pack_forest
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import masked_softmax_losses
-from catalign.prompting.positions import Positions, scored_positions
+from catalign.prompting.positions import Positions, needed_sequences, scored_positions
 from catalign.prompting.prompter import Prompter
 
 IntArray = npt.NDArray[np.int64]
@@ -72,17 +72,10 @@ def _hidden_states(
     row_tokens: int,
 ) -> torch.Tensor:
     """Hidden states [P, H] before each scored token, from one forest of all prompts and titles."""
-    trie = prompter.trie
-    node, offsets = trie.paths(item_S)
-    token = trie.token[node]
-    needed_S = np.zeros(len(item_S), dtype=np.int64)
-    np.maximum.at(needed_S, positions.window_P, positions.depth_P)
-    sequences = [
-        np.concatenate([prompts[user], token[start : start + needed]])
-        for user, start, needed in zip(user_S, offsets[:-1], needed_S, strict=True)
-    ]
+    prompt_S = [prompts[user] for user in user_S]
+    sequences = needed_sequences(prompter.trie, prompt_S, item_S, positions)
     forest = pack_forest(sequences, row_tokens)
-    length_S = np.fromiter((len(prompts[user]) for user in user_S), dtype=np.int64)
+    length_S = np.fromiter(map(len, prompt_S), dtype=np.int64)
     node_P = forest.flat_nodes(positions.window_P, length_S[positions.window_P] - 1 + positions.depth_P)
     return model.forest_hidden(forest, torch.from_numpy(node_P))
 

@@ -3,6 +3,7 @@
 Legend: S targets, P scored positions, E pairs of a scored position and a token valid there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,3 +71,27 @@ def scored_positions(trie: TitleTrie, target_S: npt.NDArray[np.int64], scores: S
         first_P=first,
         all_positions=int(lengths.sum()),
     )
+
+
+def needed_sequences(
+    trie: TitleTrie,
+    prompts: Sequence[npt.NDArray[np.int32]],
+    target_S: npt.NDArray[np.int64],
+    positions: Positions,
+) -> list[npt.NDArray[np.int32]]:
+    """Each prompt with the tokens of its target that a scored position needs; what comes after them is never read.
+
+    Args:
+        trie: the trie of the titles.
+        prompts: S token arrays; the same array may stand for several targets.
+        target_S: the items.
+        positions: `scored_positions` of these items.
+    """
+    needed_S = np.zeros(len(target_S), dtype=np.int64)
+    np.maximum.at(needed_S, positions.window_P, positions.depth_P)
+    node, offsets = trie.paths(target_S)
+    token = trie.token[node]
+    return [
+        np.concatenate([prompt, token[start : start + needed]])
+        for prompt, start, needed in zip(prompts, offsets[:-1], needed_S, strict=True)
+    ]

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from catalign.catalogue.catalogue import Catalogue
 from catalign.catalogue.trie import TitleTrie
 from catalign.errors import UserError
+from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.templates import TITLE, Template
 
 log = logging.getLogger(__name__)
@@ -22,16 +23,24 @@ class Prompter:
     Attributes:
         trie: the trie of the answers, each closed by the end token.
         template: the template in use.
+        rule: which items of a history are shown.
         longest_prompt: tokens that a prompt may have, so that the longest answer still fits the model's context.
     """
 
     def __init__(
-        self, catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, template: Template, *, context: int
+        self,
+        catalogue: Catalogue,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template,
+        *,
+        context: int,
+        rule: HistoryRule = LAST_TEN,
     ) -> None:
         end_token = tokenizer.eos_token_id
         if end_token is None:
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.template = template
+        self.rule = rule
         self._tokenizer = tokenizer
         begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         opening, separator, closing = (
@@ -74,9 +83,15 @@ class Prompter:
                 mend="shorten the title or use a model with a longer context",
             )
 
-    def prompt(self, history: Sequence[int] | npt.NDArray[np.integer]) -> TokenArray:
-        """The prompt of a history (oldest first). The oldest items are left out where the context is too short."""
-        chosen = [self._items[item] for item in history]
+    def prompt(self, history: Sequence[int] | npt.NDArray[np.integer], seen: int | None = None) -> TokenArray:
+        """The prompt of a history. The oldest items are left out where the context is too short.
+
+        Args:
+            history: item indices, oldest first.
+            seen: how many items the person had chosen, if the history holds only the last of them.
+        """
+        shown = self.rule.shown(len(history) if seen is None else seen, len(history))
+        chosen = [self._items[item] for item in history[len(history) - shown :]]
         room = self.longest_prompt - len(self._opening) - len(self._closing)
         total = sum(map(len, chosen)) + len(self._separator) * (len(chosen) - 1)
         while total > room:

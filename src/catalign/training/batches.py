@@ -11,17 +11,25 @@ import polars as pl
 import torch
 
 from catalign.model.forest import Forest, pack_forest, pack_rows
-from catalign.prompting.positions import Positions, Scores, scored_positions
+from catalign.prompting.positions import Positions, Scores, needed_sequences, scored_positions
 from catalign.prompting.prompter import Prompter
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows as arrays: ragged histories and one target each."""
+    """Windows as arrays: ragged histories and one target each.
+
+    Attributes:
+        user_S: a number for each user.
+        histories: item indices, oldest first.
+        target_S: the item that followed.
+        seen_S: how many items the user had chosen before the target, as far as the windows tell.
+    """
 
     user_S: npt.NDArray[np.int64]
     histories: list[npt.NDArray[np.uint32]]
     target_S: npt.NDArray[np.int64]
+    seen_S: npt.NDArray[np.int64]
 
     @classmethod
     def from_frame(cls, frame: pl.DataFrame) -> "Windows":
@@ -30,10 +38,31 @@ class Windows:
         lengths = frame["history"].list.len().to_numpy()
         flat = frame["history"].explode(empty_as_null=False).to_numpy()
         histories = np.split(flat, np.cumsum(lengths)[:-1]) if len(frame) else []
-        return cls(user, histories, frame["target"].to_numpy().astype(np.int64))
+        return cls(user, histories, frame["target"].to_numpy().astype(np.int64), count_seen(frame))
 
     def __len__(self) -> int:
         return len(self.target_S)
+
+
+def count_seen(frame: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """How many items each window's user had chosen before its target; [S].
+
+    A history that grows is the whole past. A full one slides: each window that follows the row before it (same user,
+    history moved on by that row's target) has seen one item more. Where a full history follows nothing, its length is
+    taken.
+    """
+    history = frame["history"]
+    length_S = history.list.len().to_numpy().astype(np.int64)
+    follows = frame.select(
+        (pl.col("user_id") == pl.col("user_id").shift(1))
+        & (pl.col("history").list.len() == pl.col("history").list.len().shift(1))
+        & (pl.col("history").list.last() == pl.col("target").shift(1))
+    ).to_series()
+    follows_S = follows.fill_null(False).to_numpy()
+    running_S = np.cumsum(follows_S)
+    start_S = np.maximum.accumulate(np.where(follows_S, 0, running_S))
+    seen_S: npt.NDArray[np.int64] = length_S + running_S - start_S
+    return seen_S
 
 
 class BatchMaker:
@@ -86,14 +115,9 @@ class BatchMaker:
         self, numbers: list[int], target_S: npt.NDArray[np.int64], positions: Positions
     ) -> tuple[Forest, npt.NDArray[np.int64]]:
         """Pack prompts and those answer tokens that a later scored position needs; return the prompts' lengths too."""
-        prompts = [self.prompter.prompt(self.windows.histories[number]) for number in numbers]
-        needed_S = np.zeros(len(numbers), dtype=np.int64)
-        np.maximum.at(needed_S, positions.window_P, positions.depth_P)
-        node, offsets = self.prompter.trie.paths(target_S)
-        token = self.prompter.trie.token[node]
-        sequences = [
-            np.concatenate([prompt, token[start : start + needed]])
-            for prompt, start, needed in zip(prompts, offsets[:-1], needed_S, strict=True)
+        prompts = [
+            self.prompter.prompt(self.windows.histories[number], int(self.windows.seen_S[number])) for number in numbers
         ]
+        sequences = needed_sequences(self.prompter.trie, prompts, target_S, positions)
         forest = pack_forest(sequences, self.row_tokens) if self.share else pack_rows(sequences)
         return forest, np.fromiter(map(len, prompts), dtype=np.int64)

@@ -12,6 +12,7 @@ from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
 from catalign.model.loading import Lora
 from catalign.model.precision import Precision
+from catalign.prompting.histories import HistoryRule
 from catalign.training.module import Objective
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -48,6 +49,7 @@ class Recipe(BaseModel):
         model: Hugging Face folder or name.
         objective: what is minimised.
         template: `plain`, `instruction` or a YAML file.
+        history: which items of a history a prompt shows; absent, all that the windows of the dataset hold.
         lora: the adapter; absent, all weights are trained.
         train_examples: few-shot: train on this many windows, drawn with the seed.
         epochs: most passes over the training windows.
@@ -73,6 +75,7 @@ class Recipe(BaseModel):
     model: str
     objective: Objective = Objective()
     template: str = "plain"
+    history: HistoryRule | None = None
     lora: Lora | None = None
     train_examples: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=10, ge=1)

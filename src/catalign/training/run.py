@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 
 import catalign
 from catalign.catalogue.catalogue import Catalogue
@@ -18,6 +19,7 @@ from catalign.errors import UserError
 from catalign.files import disk_error, read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_trained
+from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template
 from catalign.training.recipe import Recipe, load_recipe, make_recipe
@@ -40,7 +42,6 @@ class Run:
         prompter: its template and trie.
         training: the summary of the training, `training` in provenance.json.
         started: when the training started, which tells it from one of the same name.
-        history_limit: most items of a history that the model was trained with.
     """
 
     folder: Path
@@ -50,7 +51,6 @@ class Run:
     prompter: Prompter
     training: dict[str, Any]
     started: str
-    history_limit: int
 
     @property
     def checkpoint(self) -> str:
@@ -79,8 +79,11 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
         model = model.to(device)
     model.eval()
     catalogue = Catalogue.load(folder / CATALOGUE)
-    template = Template.model_validate(read_json(folder / TEMPLATE))
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context)
+    try:
+        template = Template.model_validate(read_json(folder / TEMPLATE))
+    except ValidationError as error:
+        raise UserError("is not a template", where=folder / TEMPLATE, mend="train the run again") from error
+    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
     return Run(
         folder=folder,
         recipe=recipe,
@@ -89,7 +92,6 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
         prompter=prompter,
         training=provenance["training"],
         started=provenance["started"],
-        history_limit=provenance["dataset"]["options"]["history"],
     )
 
 

@@ -27,6 +27,7 @@ from catalign.model.language_model import LanguageModel
 from catalign.model.loading import add_lora, load_language_model
 from catalign.model.precision import choose_device, choose_precision
 from catalign.progress import console, progress_bar
+from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import BatchMaker, Windows
@@ -34,7 +35,7 @@ from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile
 from catalign.training.module import TrainingModule
 from catalign.training.recipe import Recipe, Validation
 from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
-from catalign.training.trainer import CatalogueTrainer
+from catalign.training.trainer import CatalogueTrainer, window_order
 
 log = logging.getLogger(__name__)
 
@@ -52,16 +53,16 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     """
     output = Path(output)
     check_output(output, recipe, overwrite=overwrite)
-    recipe = with_whole_paths(recipe)
-    set_seed(recipe.seed)
     dataset = load_dataset(recipe.dataset)
+    recipe = resolved(recipe, dataset)
+    set_seed(recipe.seed)
     template = load_template(recipe.template)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     device = choose_device()
     model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
     if recipe.lora is not None:
         model = add_lora(model, recipe.lora, recipe.seed)
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context)
+    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
     windows = training_windows(dataset, recipe)
     validate = validation(dataset, model, prompter, recipe.validation, recipe.seed)
 
@@ -99,9 +100,11 @@ def check_output(output: Path, recipe: Recipe, *, overwrite: bool) -> None:
         raise UserError("is the model to start from, so it is not replaced", where=output, mend="choose another folder")
 
 
-def with_whole_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths, so that a run can be used from anywhere."""
+def resolved(recipe: Recipe, dataset: Dataset) -> Recipe:
+    """The recipe with absolute paths, so that a run can be used from anywhere, and with the history rule spelt out."""
     changed: dict[str, Any] = {"dataset": recipe.dataset.resolve()}
+    if recipe.history is None:
+        changed["history"] = HistoryRule(items=dataset.card.options["history"])
     if Path(recipe.model).is_dir():
         changed["model"] = str(Path(recipe.model).resolve())
     if recipe.template not in BUILT_IN and Path(recipe.template).is_file():
@@ -159,12 +162,27 @@ class Validator:
 def announce(
     recipe: Recipe, batches: BatchMaker, module: TrainingModule, device: torch.device, dtype: torch.dtype, reason: str
 ) -> None:
-    """Say what is about to happen, and why in this number format."""
+    """Say what is about to happen, how much the shared prefixes save, and why in this number format."""
     trainable = sum(weight.numel() for weight in module.parameters() if weight.requires_grad)
     console.print(
         f"{recipe.objective.label}: {len(batches.windows):,} windows, {trainable:,} trained weights, "
         f"{device.type}, {str(dtype).removeprefix('torch.')} ({reason})"
     )
+    plain, merged = tokens_per_window(batches, recipe)
+    console.print(
+        f"{plain:.1f} tokens a window, {merged:.1f} after merging common prefixes "
+        f"({recipe.template}, {recipe.batching}, rows of at most {recipe.row_tokens})"
+    )
+
+
+def tokens_per_window(batches: BatchMaker, recipe: Recipe, sample: int = 8) -> tuple[float, float]:
+    """Mean tokens of a window before and after merging, over the first few micro-batches of an epoch."""
+    order = list(window_order(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
+    size = recipe.batch_size // recipe.accumulation
+    starts = range(0, min(sample * size, len(order)), size)
+    counts = torch.stack([batches(order[start : start + size])["token_counts"] for start in starts]).sum(0)
+    windows = min(starts[-1] + size, len(order))
+    return float(counts[0]) / windows, float(counts[1]) / windows
 
 
 def fit(

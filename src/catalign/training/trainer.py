@@ -51,6 +51,15 @@ class UserOrder(Sampler[int]):
         return iter(np.argsort(place_U[self._user_S], kind="stable").tolist())
 
 
+def window_order(windows: Windows, *, by_user: bool, seed: int) -> Sampler[int]:
+    """The order of the training windows, new in each epoch."""
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    if by_user:
+        return UserOrder(windows, generator)
+    return torch.utils.data.RandomSampler(WindowNumbers(len(windows)), generator=generator)
+
+
 class CatalogueTrainer(Trainer):
     """Trains a `TrainingModule` on windows.
 
@@ -84,11 +93,7 @@ class CatalogueTrainer(Trainer):
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        generator = torch.Generator()
-        generator.manual_seed(self.args.seed if self.args.data_seed is None else self.args.data_seed)
-        if self.by_user:
-            return UserOrder(self.batches.windows, generator)
-        return torch.utils.data.RandomSampler(WindowNumbers(len(self.batches.windows)), generator=generator)
+        return window_order(self.batches.windows, by_user=self.by_user, seed=self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """Scored positions of the whole step: of all its micro-batches, in all processes."""

@@ -10,6 +10,7 @@ from transformers import set_seed
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import load_dataset
+from catalign.errors import UserError
 from catalign.files import whole_folder, write_json
 from catalign.model.embedded import build_model, build_tokenizer, check_title_lengths, find_preset
 from catalign.model.language_model import LanguageModel
@@ -48,7 +49,13 @@ def init_model(
 
     Returns:
         The summary that is also written to `warmup.json`.
+
+    Raises:
+        UserError: no dataset folder, a title longer than the context, or `output` exists (with `overwrite`: and is no
+            model folder).
     """
+    if overwrite and output.exists() and not (output / "config.json").is_file():
+        raise UserError("is not a model folder, so it is not replaced", where=output, mend="choose another folder")
     dataset = load_dataset(dataset_folder)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     set_seed(seed)
@@ -83,6 +90,7 @@ def add_titles(windows: Windows, items: int) -> Windows:
         user_S=np.concatenate([np.arange(items), windows.user_S + items]),
         histories=[empty] * items + windows.histories,
         target_S=np.concatenate([np.arange(items), windows.target_S]),
+        seen_S=np.concatenate([np.zeros(items, dtype=np.int64), windows.seen_S]),
     )
 
 

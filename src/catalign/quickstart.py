@@ -1,19 +1,20 @@
 """The whole path once: data, embedded model, LML and MSL, evaluation, recommendations."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from catalign.data.dataset import Dataset, load_dataset
+from catalign.data.dataset import CARD, Dataset, load_dataset
 from catalign.data.layouts import WINDOW_LAYOUTS, recognise, table_source
 from catalign.data.options import TableOptions, WindowOptions
 from catalign.data.prepare import prepare_tables, prepare_windows
 from catalign.data.store import write_store
 from catalign.errors import UserError
 from catalign.evaluation.evaluate import evaluate_search, floor_rows
-from catalign.files import write_json
+from catalign.files import disk_error, write_json
 from catalign.progress import console
 from catalign.recommender import Recommender
 from catalign.training.module import Objective
@@ -21,6 +22,7 @@ from catalign.training.recipe import Recipe, Validation
 from catalign.training.train import train
 from catalign.training.warmup import init_model
 
+MARK = "quickstart.json"
 OBJECTIVES = {"lml": Objective(name="lml"), "msl": Objective(name="msl")}
 
 
@@ -51,7 +53,7 @@ class Example:
 
 
 def quickstart(
-    output: Path, data: Path | None, settings: QuickstartSettings
+    output: Path, data: Path | None, settings: QuickstartSettings, *, overwrite: bool = False
 ) -> tuple[dict[str, dict[str, Any]], list[Example]]:
     """Run the path and leave everything it makes in `output`.
 
@@ -59,16 +61,20 @@ def quickstart(
         output: folder to make; holds `store`, `dataset`, `model`, `lml` and `msl`.
         data: a dataset folder, or a folder in a known layout; None generates the sample store.
         settings: how much is done.
+        overwrite: replace what an earlier quickstart left there.
 
     Returns:
         The rows of the result table, and three examples.
 
     Raises:
-        UserError: the output exists, or the data cannot be used.
+        UserError: the output exists (with `overwrite`: and is not of a quickstart), or the data cannot be used.
     """
-    if output.exists() and any(output.iterdir()):
-        raise UserError("already exists", where=output, mend="choose another folder or remove it")
+    if data is not None and not (data / CARD).is_file():
+        recognise(data)  # before anything is made
+    _make_place(output, overwrite=overwrite)
+    write_json(output / MARK, {"data": None if data is None else str(data), **vars(settings)})
     dataset = _dataset(output, data, settings.seed)
+    _check_splits(dataset)
     console.print("[bold]2. an embedded language model[/bold], made from the titles, warmed up on training histories")
     init_model(dataset.folder, output / "model", preset=settings.preset, seed=settings.seed)
     rows = floor_rows(dataset, split="test", windows=settings.windows, seed=settings.seed, exclude_history=False)
@@ -80,9 +86,23 @@ def quickstart(
     return rows, _examples(Recommender.load(output / "msl"), dataset, settings.seed)
 
 
+def _make_place(output: Path, *, overwrite: bool) -> None:
+    """Make the folder; only what an earlier quickstart left, finished or not, is replaced."""
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        if not overwrite:
+            raise UserError("already exists", where=output, mend="choose another --output or pass --overwrite")
+        if not (output / MARK).is_file():
+            raise UserError("is not of a quickstart, so it is not replaced", where=output, mend="choose another folder")
+        shutil.rmtree(output)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, output) from error
+
+
 def _dataset(output: Path, data: Path | None, seed: int) -> Dataset:
     """The dataset folder to work on."""
-    if data is not None and (data / "dataset.json").is_file():
+    if data is not None and (data / CARD).is_file():
         console.print(f"[bold]1. the dataset[/bold] {data}")
         return load_dataset(data)
     if data is None:
@@ -95,6 +115,15 @@ def _dataset(output: Path, data: Path | None, seed: int) -> Dataset:
     if layout in WINDOW_LAYOUTS:
         return prepare_windows(data, layout, WindowOptions(), output / "dataset")
     return prepare_tables(table_source(data, layout), TableOptions(), output / "dataset")
+
+
+def _check_splits(dataset: Dataset) -> None:
+    """Refuse a dataset that has nothing to train on or to evaluate, before minutes are spent on it."""
+    empty = [split for split, counts in dataset.card.splits.items() if counts.windows == 0]
+    if empty:
+        raise UserError(
+            f"the split {empty[0]} has no windows", where=dataset.folder, mend="it takes more interactions per user"
+        )
 
 
 def _train_and_evaluate(

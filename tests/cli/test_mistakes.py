@@ -107,9 +107,7 @@ def test_what_a_run_needs_is_asked_for(place: Path) -> None:
 
 
 def test_options_change_a_recipe(place: Path) -> None:
-    Path("r.yaml").write_text(
-        "{dataset: ds, model: lm, objective: msl+ats, lora: {rank: 2}, epochs: 1, batch_size: 9}"
-    )
+    Path("r.yaml").write_text("{dataset: ds, model: lm, objective: msl+ats, lora: {rank: 2}, epochs: 1, batch_size: 9}")
     works("train", "r.yaml", "--output", "a", "--objective", "lml", "--full", "--precision", "float32")
     said = json.loads(json.dumps(Recommender.load("a").run.recipe.model_dump(mode="json")))
     assert said["objective"]["name"] == "lml" and said["objective"]["temperature"] == 1

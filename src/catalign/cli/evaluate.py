@@ -10,9 +10,11 @@ from catalign.errors import UserError
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder made by catalign train.")],
-    split: Annotated[Literal["test", "valid", "train"], typer.Option(help="Whose windows.")] = "test",
+    split: Annotated[
+        Literal["test", "valid", "train"], typer.Option(help="Which windows; train shows the fit.")
+    ] = "test",
     windows: Annotated[int | None, typer.Option(min=1, help="Draw this many windows; default all.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     beams: Annotated[int, typer.Option(min=1, help="Width of the search.")] = 20,
     score: Annotated[
         Literal["valid", "full"],

@@ -10,13 +10,13 @@ app = typer.Typer(help="Make language models that need no download.", no_args_is
 
 @app.command()
 def init(
-    dataset: Annotated[Path, typer.Option(help="Dataset folder; its titles make the tokenizer.")],
+    dataset: Annotated[Path, typer.Option(help="Dataset folder, from catalign data prepare.")],
     output: Annotated[Path, typer.Option(help="The Hugging Face folder to make.")],
     preset: Annotated[
         Literal["tiny", "small", "base"], typer.Option(help="Size: about 0.6, 4 or 31 million weights.")
     ] = "small",
     epochs: Annotated[int, typer.Option(min=0, help="Warm-up passes over titles and training histories.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of the weights and the order of the warm-up.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of the warm-up.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
 ) -> None:
     """Make a small language model of a catalogue: a tokenizer of its titles and a Llama warmed up on its histories.

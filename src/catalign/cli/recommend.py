@@ -57,4 +57,5 @@ def recommend(
         typer.echo(json_module.dumps([vars(item) for item in found], ensure_ascii=False, indent=2))
         return
     for place, item in enumerate(found, 1):
-        results.print(f"{place:3d}. {item.title}  ({item.item_id}, {item.probability:.1%})", markup=False)
+        line = f"{place:3d}. {item.title}  ({item.item_id}, {item.probability:.1%})"
+        results.print(line, markup=False, soft_wrap=True)

@@ -11,12 +11,14 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
+    BloomConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     OPTConfig,
     PhiConfig,
@@ -71,6 +73,12 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
 }
 ARCHITECTURES = tuple(CONFIGS)
 
+UNSHARED: dict[str, Callable[[], PreTrainedConfig]] = {
+    # A recurrent one, and one whose positions do not come from the position ids.
+    "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=2),
+    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=16, n_layer=1, n_head=4),
+}
+
 
 def word_tokenizer(*, begin: bool = True, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """A tokenizer of whole words between spaces: w3, w4, ... and further `words` after them."""
@@ -84,7 +92,7 @@ def word_tokenizer(*, begin: bool = True, words: Sequence[str] = ()) -> PreTrain
 
 def tiny_causal(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A model whose every weight is random and large enough to matter (norms and biases too), dropout off."""
-    config = CONFIGS[architecture]()
+    config = (CONFIGS | UNSHARED)[architecture]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         causal: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)

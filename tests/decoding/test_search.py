@@ -279,6 +279,7 @@ class TableModel:
 
     device = CPU
     head_bias_V = None
+    shares_prefixes = True
 
     def __init__(self, table: dict[str, list[float]], prompt_length: int) -> None:
         self.table, self.prompt_length = table, prompt_length
@@ -391,3 +392,18 @@ def test_forced_runs_are_free_or_one_pass(model: LanguageModel) -> None:
     assert sorted(full[2]) == [7, 8, 9, 10, 11, 12] and len(full) == 3
     assert fed_tokens(model, [(5, 6)], "valid") == [[0, 9]]
     assert fed_tokens(model, [(5, 6)], "full") == [[0, 9], [5, 6]]
+
+
+@pytest.mark.parametrize("length_penalty", [-0.7, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("score", MODES)
+def test_length_penalty_divides_by_the_length(model: LanguageModel, score: ScoreMode, length_penalty: float) -> None:
+    trie = tiny_trie(SOME_TITLES)
+    arrays = [np.array(prompt, dtype=np.int32) for prompt in SOME_PROMPTS]
+    lengths = np.array([len(title) + 1 for title in SOME_TITLES])
+    for beams in (len(SOME_TITLES), 3):
+        found = search_titles(
+            model, TrieTensors.of(trie, CPU), arrays, beams=beams, score=score, length_penalty=length_penalty
+        )
+        for user, prompt in enumerate(SOME_PROMPTS):
+            penalised = title_scores(model.causal, prompt, SOME_TITLES, score) / lengths**length_penalty
+            check(trie, found, user, penalised, whole=beams == len(SOME_TITLES))

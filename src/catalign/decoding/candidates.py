@@ -12,7 +12,7 @@ import torch
 
 from catalign.decoding.scoring import child_logits, vocabulary_losses
 from catalign.decoding.search import ScoreMode
-from catalign.model.forest import pack_forest
+from catalign.model.forest import pack_forest, pack_rows
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import masked_softmax_losses
 from catalign.prompting.positions import Positions, needed_sequences, scored_positions
@@ -74,7 +74,7 @@ def _hidden_states(
     """Hidden states [P, H] before each scored token, from one forest of all prompts and titles."""
     prompt_S = [prompts[user] for user in user_S]
     sequences = needed_sequences(prompter.trie, prompt_S, item_S, positions)
-    forest = pack_forest(sequences, row_tokens)
+    forest = pack_forest(sequences, row_tokens) if model.shares_prefixes else pack_rows(sequences)
     length_S = np.fromiter(map(len, prompt_S), dtype=np.int64)
     node_P = forest.flat_nodes(positions.window_P, length_S[positions.window_P] - 1 + positions.depth_P)
     return model.forest_hidden(forest, torch.from_numpy(node_P))

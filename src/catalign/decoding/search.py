@@ -46,6 +46,7 @@ def search_titles(
     *,
     beams: int,
     score: ScoreMode = "valid",
+    length_penalty: float = 0.0,
     exclusions: Exclusions | None = None,
 ) -> FoundTitles:
     """Find the best titles for a batch of prompts.
@@ -57,9 +58,11 @@ def search_titles(
         beams: K, both the width of the search and the number of titles returned.
         score: `valid` takes the softmax over the children of a node (mask first; matches MSL training), `full` over the
             whole vocabulary (the order of the published decoders).
+        length_penalty: a title's score is its log-probability divided by (its tokens, the end token among them) to this
+            power; 0 leaves log-probabilities, above 0 favours long titles.
         exclusions: what may not be recommended to whom.
     """
-    search = _Search(model, trie, prompts, beams, score)
+    search = _Search(model, trie, prompts, beams, score, length_penalty)
     while search.expand(exclusions):
         pass
     return FoundTitles(search.title_BK, search.done_BK)
@@ -81,8 +84,12 @@ class _Search:
         prompts: Sequence[npt.NDArray[np.integer]],
         beams: int,
         score: ScoreMode,
+        length_penalty: float,
     ) -> None:
         self.model, self.trie, self.beams, self.score = model, trie, beams, score
+        self.length_penalty = length_penalty
+        # No title below an open beam can score more than the beam's log-probability divided by this.
+        self.longest_share = max(float(trie.depth.max()) ** length_penalty, 1.0)
         device = model.device
         self.head_AH = model.head_VH[trie.alphabet].float()
         bias_V = model.head_bias_V
@@ -98,7 +105,10 @@ class _Search:
         self.visible_BKG = torch.zeros(users, 1, 0, dtype=torch.bool, device=device)
 
     def _read_prompts(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
-        """Run the prompts and keep their keys and values: their common beginning once, the rest padded on the right."""
+        """Run the prompts and keep their keys and values: their common beginning once, the rest padded on the right.
+
+        Where the model cannot share prefixes nothing is kept; `_decode_rows` reads the prompts again in every step.
+        """
         device = self.model.device
         self.length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         padded_BT = np.zeros((len(prompts), int(self.length_B.max())), dtype=np.int64)
@@ -106,8 +116,13 @@ class _Search:
             padded_BT[row, : len(prompt)] = prompt
         token_BT = torch.from_numpy(padded_BT).to(device)
         slot_BT = torch.arange(token_BT.shape[1], device=device).expand_as(token_BT)
+        self.token_BT = token_BT
         self.prompt_BT = slot_BT < self.length_B[:, None]
         self.cache = DynamicCache()
+        if not self.model.shares_prefixes:
+            hidden_BTH = self.model.rows_hidden(token_BT)
+            self.hidden_BKH = hidden_BTH[self.user_B, self.length_B - 1][:, None]
+            return
         shared = common_length(padded_BT, min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
         if shared > 0:
             self._decode(token_BT[:1, :shared], slot_BT[:1, :shared])
@@ -123,10 +138,24 @@ class _Search:
         ).last_hidden_state
         return hidden_BMH
 
+    def _decode_rows(self, place_BM: torch.Tensor, depth_BM: torch.Tensor, filled_BM: torch.Tensor) -> torch.Tensor:
+        """Hidden states [B, M, H] of the fed tokens, each from a row of its own that reads prompt and title again."""
+        user_F, slot_F = filled_BM.nonzero(as_tuple=True)
+        place_F, depth_F = place_BM[user_F, slot_F], depth_BM[user_F, slot_F]
+        length_F = self.length_B[user_F]
+        step_X = torch.arange(int((length_F + depth_F).max()), device=place_F.device)
+        title_FX = (step_X - length_F[:, None]).clamp(min=0).minimum(depth_F[:, None] - 1)
+        title_token_FX = self.trie.token[self.trie.path_node[(place_F - depth_F + 1)[:, None] + title_FX]]
+        prompt_token_FX = self.token_BT[user_F[:, None], step_X.clamp(max=self.token_BT.shape[1] - 1)]
+        token_FX = torch.where(step_X < length_F[:, None], prompt_token_FX, title_token_FX)
+        hidden_FXH = self.model.rows_hidden(token_FX)
+        last_FH = hidden_FXH[torch.arange(len(user_F), device=user_F.device), length_F + depth_F - 1]
+        return last_FH.new_zeros(*filled_BM.shape, last_FH.shape[1]).index_put((user_F, slot_F), last_FH)
+
     def expand(self, exclusions: Exclusions | None) -> bool:
         """Let every live beam choose among its children; returns whether anything is left to do."""
-        best_open_B = self.score_BK.amax(dim=1)
-        open_B = best_open_B > self.done_BK[:, -1]  # scores only fall: nothing below the last title can pass it
+        best_open_B = self.score_BK.amax(dim=1) / self.longest_share
+        open_B = best_open_B > self.done_BK[:, -1]  # nothing below the last title can pass it any more
         alive_BK = (self.score_BK > NEVER) & open_B[:, None]
         user_L, beam_L = alive_BK.nonzero(as_tuple=True)
         if len(user_L) == 0:
@@ -203,7 +232,8 @@ class _Search:
         if self.score == "valid":
             self._finish(end_BC, score_BC.masked_fill(~ends_BC, NEVER))
             score_BC = score_BC.masked_fill(ends_BC, NEVER)
-        score_BC = score_BC.masked_fill(score_BC <= self.done_BK[:, -1:], NEVER)  # as in `expand`: too late to win
+        late_BC = score_BC / self.longest_share <= self.done_BK[:, -1:]  # as in `expand`
+        score_BC = score_BC.masked_fill(late_BC, NEVER)
         score_BK, order_BK = score_BC.topk(min(self._room(), score_BC.shape[1]), dim=1)
         node_BK, parent_BK = node_BC.gather(1, order_BK), parent_BC.gather(1, order_BK)
         self._feed(node_BK, parent_BK, score_BK)
@@ -224,6 +254,8 @@ class _Search:
     def _finish(self, leaf_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
         """Merge titles that ended into the K best so far."""
         title_BC = torch.where(score_BC > NEVER, self.trie.leaf_title[leaf_BC], -1)
+        if self.length_penalty:
+            score_BC = score_BC / self.trie.depth[leaf_BC].clamp(min=1) ** self.length_penalty
         score_BX = torch.cat([self.done_BK, score_BC], dim=1)
         title_BX = torch.cat([self.title_BK, title_BC], dim=1)
         self.done_BK, order_BK = score_BX.topk(self.beams, dim=1)
@@ -253,12 +285,15 @@ class _Search:
         token_BM = self.trie.token[self.trie.path_node[place_BM]].masked_fill(~filled_BM, 0)
         depth_BM = depth_BM.masked_fill(~filled_BM, 1)
 
-        own_BMM = (beam_BM[:, :, None] == beam_BM[:, None, :]) & (slot_M[None, :] <= slot_M[:, None])
-        before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
-        prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
-        mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
-        position_BM = self.length_B[:, None] + depth_BM - 1
-        hidden_BMH = self._decode(token_BM, position_BM, attention_mask=self.model.attention_mask(mask_B1MX))
+        if self.model.shares_prefixes:
+            own_BMM = (beam_BM[:, :, None] == beam_BM[:, None, :]) & (slot_M[None, :] <= slot_M[:, None])
+            before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
+            prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
+            mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
+            position_BM = self.length_B[:, None] + depth_BM - 1
+            hidden_BMH = self._decode(token_BM, position_BM, attention_mask=self.model.attention_mask(mask_B1MX))
+        else:
+            hidden_BMH = self._decode_rows(place_BM, depth_BM, filled_BM)
 
         mine_BKM = (beam_BM[:, None, :] == torch.arange(node_BK.shape[1], device=node_BK.device)[:, None]) & filled_BM[
             :, None

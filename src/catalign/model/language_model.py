@@ -3,6 +3,7 @@
 Legend: R rows, N nodes of a row, H width, P asked positions, V vocabulary.
 """
 
+import logging
 from typing import cast
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from catalign.errors import UserError
-from catalign.model.forest import Forest, ancestor_mask, pack_forest
+from catalign.model.forest import Forest, ancestor_mask, pack_forest, pack_rows
+
+log = logging.getLogger(__name__)
 
 
 class LanguageModel(nn.Module):
@@ -22,6 +25,7 @@ class LanguageModel(nn.Module):
         causal: the Hugging Face model, possibly a PEFT model around it.
         tokenizer: its tokenizer.
         end_token: the token that closes a title.
+        shares_prefixes: whether a prefix forest is exact; found out by `check_parts`.
         context: the longest sequence the model takes, in tokens; no longer than its sliding window, if it has one,
             because up to there the window hides nothing and shared prefixes are exact.
     """
@@ -30,6 +34,8 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.causal = causal
         self.tokenizer = tokenizer
+        self.shares_prefixes = True
+        self._takes_positions = True
         if tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.end_token = int(tokenizer.eos_token_id)
@@ -43,6 +49,12 @@ class LanguageModel(nn.Module):
                 f"the head of the model is {type(head).__name__}, not a plain linear layer",
                 mend="leave the output embedding out of the adapter's target modules",
             )
+
+    def adapted(self, causal: PeftModel) -> "LanguageModel":
+        """The same model with an adapter on it."""
+        model = LanguageModel(causal, self.tokenizer)
+        model.shares_prefixes, model._takes_positions = self.shares_prefixes, self._takes_positions
+        return model
 
     @property
     def base(self) -> PreTrainedModel:
@@ -105,9 +117,18 @@ class LanguageModel(nn.Module):
         With `end_RN` None the rows are plain sequences, one each, padded on the right: ordinary causal attention.
         """
         mask = None if end_RN is None else self.attention_mask(ancestor_mask(end_RN))
-        output = self.decoder(input_ids=token_RN, attention_mask=mask, position_ids=depth_RN, use_cache=False)
-        hidden_RNH: torch.Tensor = output.last_hidden_state
-        return hidden_RNH.flatten(0, 1)[node_P]
+        return self._run(token_RN, depth_RN, mask).flatten(0, 1)[node_P]
+
+    def rows_hidden(self, token_RN: torch.Tensor) -> torch.Tensor:
+        """Hidden states [R, N, H] of plain sequences, padded on the right."""
+        position_RN = torch.arange(token_RN.shape[1], device=token_RN.device).expand_as(token_RN)
+        return self._run(token_RN, position_RN, None)
+
+    def _run(self, token_RN: torch.Tensor, depth_RN: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The decoder's hidden states; recurrent architectures take neither mask nor positions."""
+        placed = {"attention_mask": mask, "position_ids": depth_RN} if self._takes_positions else {}
+        hidden_RNH: torch.Tensor = self.decoder(input_ids=token_RN, use_cache=False, **placed)[0]
+        return hidden_RNH
 
     def forest_hidden(self, forest: Forest, node_P: torch.Tensor) -> torch.Tensor:
         """`hidden_states` of a packed forest, moved to the model's device."""
@@ -117,23 +138,39 @@ class LanguageModel(nn.Module):
 
     @torch.no_grad()
     def check_parts(self) -> None:
-        """Compare a small forest, its hidden states times the head, with the whole model's logits.
+        """Compare hidden states times the head with the whole model's logits, of plain rows and of a small forest.
+
+        Where the rows agree and the forest does not (recurrent layers, attention that is not by mask and position)
+        `shares_prefixes` is turned off and the reason logged.
 
         Raises:
-            UserError: they differ, because the architecture scales its logits, has layers before the head, or attends
-                otherwise than by mask and position.
+            UserError: the rows differ too, because the architecture scales its logits or has layers before the head.
         """
         sequences = [np.array([0, 1, 2, 3]), np.array([0, 1, 4, 5])]  # any tokens do; two are shared
-        forest = pack_forest(sequences, budget=8)
-        last = forest.flat_nodes(np.arange(2), np.full(2, 3))
         whole_SV = self.base(input_ids=torch.from_numpy(np.stack(sequences)).to(self.device)).logits[:, -1].float()
-        try:
-            hidden_SH = self.forest_hidden(forest, torch.from_numpy(last))
+
+        def agrees(forest: Forest) -> bool:
+            last = forest.flat_nodes(np.arange(2), np.full(2, 3))
+            try:
+                hidden_SH = self.forest_hidden(forest, torch.from_numpy(last))
+            except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):
+                return False
             parts_SV = self.finish_logits(nn.functional.linear(hidden_SH, self.head_VH, self.head_bias_V)).float()
             difference = float((parts_SV - whole_SV).abs().max() / whole_SV.abs().max())
-        except (TypeError, ValueError, RuntimeError, AttributeError):  # it does not even take mask and positions
-            difference = float("inf")
-        if difference > (1e-3 if self.head_VH.dtype == torch.float32 else 0.1):
+            return difference <= (1e-3 if self.head_VH.dtype == torch.float32 else 0.1)
+
+        if agrees(pack_forest(sequences, budget=8)):
+            return
+        self.shares_prefixes = False
+        rows = pack_rows(sequences)
+        self._takes_positions = agrees(rows)
+        if self._takes_positions or agrees(rows):
+            log.warning(
+                "%s: prefixes are not shared, every sequence is a row of its own (slower), because its layers do not "
+                "attend by mask and position",
+                type(self.base).__name__,
+            )
+        else:
             raise UserError(
                 f"{type(self.base).__name__} computes its logits in a way that catalign does not know",
                 where=self.base.name_or_path,

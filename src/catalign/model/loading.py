@@ -97,7 +97,7 @@ def add_lora(model: LanguageModel, lora: Lora, seed: int) -> LanguageModel:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LanguageModel(get_peft_model(model.base, config), model.tokenizer)
+        return model.adapted(get_peft_model(model.base, config))
 
 
 def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -117,7 +117,7 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
         base_name or LoraConfig.from_pretrained(str(folder)).base_model_name_or_path, dtype=dtype
     )
     try:
-        return LanguageModel(PeftModel.from_pretrained(base.base, str(folder)), base.tokenizer).eval()
+        return base.adapted(PeftModel.from_pretrained(base.base, str(folder))).eval()
     except LOADING_ERRORS as error:
         raise UserError(f"the adapter does not fit the base model {base.base.name_or_path}", where=folder) from error
 

@@ -75,7 +75,7 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
         prompter,
         scores=recipe.objective.scores,
         row_tokens=recipe.row_tokens,
-        share=recipe.share_prefixes,
+        share=recipe.share_prefixes and model.shares_prefixes,
     )
     precision = choose_precision(device, recipe.precision)
     announce(recipe, batches, module, device, precision.dtype, precision.reason)

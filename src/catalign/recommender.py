@@ -54,7 +54,13 @@ class Recommender:
         return self.run.catalogue
 
     def search(
-        self, *, beams: int, score: ScoreMode = "valid", exclude_history: bool = False, batch_size: int = 32
+        self,
+        *,
+        beams: int,
+        score: ScoreMode = "valid",
+        length_penalty: float = 0.0,
+        exclude_history: bool = False,
+        batch_size: int = 32,
     ) -> CatalogueSearch:
         """A search over the catalogue, for many histories of item indices."""
         return CatalogueSearch(
@@ -62,6 +68,7 @@ class Recommender:
             self.run.prompter,
             beams=beams,
             score=score,
+            length_penalty=length_penalty,
             exclude_history=exclude_history,
             batch_size=batch_size,
         )

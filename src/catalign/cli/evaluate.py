@@ -20,6 +20,9 @@ def evaluate(
         Literal["valid", "full"],
         typer.Option(help="Softmax over the tokens that continue a title, or over the whole vocabulary."),
     ] = "valid",
+    length_penalty: Annotated[
+        float, typer.Option(help="Divide log-probabilities by (tokens of the title) to this power.")
+    ] = 0.0,
     exclude_history: Annotated[
         bool, typer.Option("--exclude-history", help="Never recommend what is in the history.")
     ] = False,
@@ -54,9 +57,12 @@ def evaluate(
             where=opened.folder,
             mend="pass the dataset of the run with --dataset",
         )
-    search = recommender.search(beams=beams, score=score, exclude_history=exclude_history, batch_size=batch_size)
+    search = recommender.search(
+        beams=beams, score=score, length_penalty=length_penalty, exclude_history=exclude_history, batch_size=batch_size
+    )
     draw = f"{windows}-seed{seed}" if windows is not None else "all"
     name = f"{split}-{draw}-beams{beams}-{score}" + ("-new" if exclude_history else "")
+    name += f"-length{length_penalty:g}" if length_penalty else ""
     metrics = evaluate_search(
         search, opened, output or run / "evaluations" / name,
         split=split, windows=windows, seed=seed, depth=min(20, beams),

@@ -22,6 +22,7 @@ class CatalogueSearch:
         prompter: writes the prompts and holds the trie.
         beams: width of the search.
         score: see `search_titles`.
+        length_penalty: see `search_titles`.
         exclude_history: leave out the items of the history.
         allowed: [items]; search only these.
         batch_size: histories in one batch.
@@ -34,12 +35,13 @@ class CatalogueSearch:
         *,
         beams: int,
         score: ScoreMode = "valid",
+        length_penalty: float = 0.0,
         exclude_history: bool = False,
         allowed: npt.NDArray[np.bool_] | None = None,
         batch_size: int = 32,
     ) -> None:
         self.model, self.prompter = model, prompter
-        self.beams, self.score = beams, score
+        self.beams, self.score, self.length_penalty = beams, score, length_penalty
         self.exclude_history, self.allowed, self.batch_size = exclude_history, allowed, batch_size
         self._tensors: TrieTensors | None = None
 
@@ -102,5 +104,13 @@ class CatalogueSearch:
             exclusions = Exclusions(trie, excluded, tensors, self.allowed)
             for row, items in enumerate(excluded):
                 closed[row, items] = True
-        found = search_titles(self.model, tensors, prompts, beams=self.beams, score=self.score, exclusions=exclusions)
+        found = search_titles(
+            self.model,
+            tensors,
+            prompts,
+            beams=self.beams,
+            score=self.score,
+            length_penalty=self.length_penalty,
+            exclusions=exclusions,
+        )
         return rank_items(trie, found.title_BK.cpu().numpy(), found.score_BK.float().cpu().numpy(), count, closed)

@@ -54,6 +54,7 @@ def evaluate_search(
         "seed": seed,
         "beams": search.beams,
         "score": search.score,
+        "length_penalty": search.length_penalty,
         "exclude_history": search.exclude_history,
         "checkpoint": checkpoint,
         "dataset": dataset.card.files["items.parquet"],

@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--warmup-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batching", default="by-user", choices=["by-user", "shuffled"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--windows", type=int, help="test windows drawn; default all")
     parser.add_argument("--seed", type=int, default=0)
@@ -64,6 +65,7 @@ def main() -> None:
             objective=OBJECTIVES[name],
             epochs=options.epochs,
             learning_rate=options.learning_rate,
+            batching=options.batching,
             validation=Validation(windows=1000, patience=3),
             seed=options.seed,
         )
@@ -89,7 +91,7 @@ def one_row(
     dataset: Dataset, recipe: Recipe, options: argparse.Namespace, name: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Train and evaluate one objective; returns its metrics and the summary of its training."""
-    run = options.output / f"{name}-seed{options.seed}"
+    run = options.output / f"{name}-{options.preset}-{options.batching}-seed{options.seed}"
     try:
         summary = load_run(run).training
     except UserError:  # not there, or not finished

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from catalign.data import store
+from catalign import quickstart
 from catalign.data.dataset import load_dataset
 from catalign.recommender import Recommender
 from toy import catalign, mistake, works, write_tables
@@ -15,12 +15,10 @@ LITTLE = ("--epochs", 1, "--windows", 20)
 
 
 def test_without_data_it_makes_a_store_and_shows_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = store.write_store.__wrapped__ if hasattr(store.write_store, "__wrapped__") else store.write_store
-    monkeypatch.setattr(
-        "catalign.quickstart.write_store", lambda output, seed: small(output, users=80, items=60, seed=seed)
-    )
+    monkeypatch.setattr(quickstart, "STORE_USERS", 80)
+    monkeypatch.setattr(quickstart, "STORE_ITEMS", 60)
     said = works("quickstart", "--output", tmp_path / "demo", *LITTLE)
-    assert all(row in said for row in ("popularity", "item-kNN", "lml", "msl", "NDCG@10"))
+    assert all(row in said for row in ("popularity", "item-kNN", "lml", "msl tau=2", "NDCG@10"))
     assert said.count("history:") == 3 and said.count("  1. ") == 3 and said.count("  3. ") == 3
     names = {path.name for path in (tmp_path / "demo").iterdir()}
     assert names == {"quickstart.json", "store", "dataset", "model", "lml", "msl"}

@@ -231,7 +231,7 @@ def fit(
             by_user=recipe.batching == "by-user",
             callbacks=[
                 LogFile(output / LOG_FILE),
-                LiveLine(progress, recipe.objective.label),
+                LiveLine(progress, "warm-up" if validate is None else recipe.objective.label),
                 TensorBoardCallback(SummaryWriter(str(output / "tensorboard"))),  # type: ignore[no-untyped-call]
                 *stop_early,
             ],

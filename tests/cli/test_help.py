@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import typer
-from toy import catalign
 from typer.core import TyperGroup
 
 from catalign.cli.main import app
 from catalign.cli.model import init
 from catalign.model.embedded import PRESETS
+from toy import catalign
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
@@ -45,9 +45,7 @@ def test_the_version_is_told() -> None:
 
 
 @pytest.mark.parametrize(("words", "command"), COMMANDS, ids=[" ".join(words) for words, _ in COMMANDS])
-def test_help_explains_every_option(
-    words: tuple[str, ...], command: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_help_explains_every_option(words: tuple[str, ...], command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     said = catalign(*words, "--help")
     assert said.code == 0 and said.err == ""

@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--warmup-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--batching", default="by-user", choices=["by-user", "shuffled"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
     parser.add_argument("--windows", type=int, help="test windows drawn; default all")
@@ -65,6 +66,7 @@ def main() -> None:
             objective=OBJECTIVES[name],
             epochs=options.epochs,
             learning_rate=options.learning_rate,
+            batch_size=options.batch_size,
             batching=options.batching,
             validation=Validation(windows=1000, patience=3),
             seed=options.seed,

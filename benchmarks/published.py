@@ -4,6 +4,7 @@ Legend: B rows of a batch, T tokens of a padded row, V vocabulary, P positions t
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -30,20 +31,24 @@ class AllowedTokens:
     """
 
     def __init__(self, trie: TitleTrie, padding: int) -> None:
-        after: dict[tuple[int, ...], set[int]] = {}
+        found: dict[tuple[int, ...], set[int]] = {}
         self.title_of: dict[tuple[int, ...], int] = {}
         for title, array in enumerate(title_tokens(trie, np.arange(trie.titles))):
             tokens = tuple(array.tolist())
             self.title_of[tokens] = title
             for depth, token in enumerate(tokens):
-                after.setdefault(tokens[:depth], set()).add(token)
-        self._after = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in after.items()}
+                found.setdefault(tokens[:depth], set()).add(token)
+        self._after = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in found.items()}
         self._nothing = torch.tensor([padding])
         self.prompt_length = 0
 
     def __call__(self, _: int, sequence: Tensor) -> Tensor:
         """What `generate` asks for every beam at every step."""
-        return self._after.get(tuple(sequence[self.prompt_length :].tolist()), self._nothing)
+        return self.after(tuple(sequence[self.prompt_length :].tolist()))
+
+    def after(self, prefix: tuple[int, ...]) -> Tensor:
+        """The tokens that may follow the beginning of a title; padding where it is none."""
+        return self._after.get(prefix, self._nothing)
 
 
 def pad_left(prompts: Sequence[TokenArray], padding: int) -> tuple[Tensor, Tensor]:
@@ -95,3 +100,67 @@ def search(
         if model.end_token in answer:
             titles[row] = allowed.title_of.get(tuple(answer[: answer.index(model.end_token) + 1]), -1)
     return titles.reshape(-1, beams), output.sequences_scores.float().numpy().reshape(-1, beams)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Padded training rows as the published collator makes them.
+
+    Attributes:
+        token_BT: prompts and titles, padded on the right.
+        attention_BT: 1 where there is a token.
+        label_BT: the tokens of the titles, -100 elsewhere.
+        valid_BTV: the tokens that may stand at each place of a title.
+    """
+
+    token_BT: Tensor
+    attention_BT: Tensor
+    label_BT: Tensor
+    valid_BTV: Tensor
+
+
+class Collator:
+    """Makes the rows of a micro-batch; the children of every node are looked up by its beginning, in Python."""
+
+    def __init__(self, allowed: AllowedTokens, vocabulary: int, padding: int) -> None:
+        self._allowed, self._vocabulary, self._padding = allowed, vocabulary, padding
+
+    def __call__(self, prompts: Sequence[TokenArray], titles: Sequence[TokenArray]) -> TrainingRows:
+        """Rows of prompt and title, with the dense mask [B, T, V]."""
+        shape = len(prompts), max(len(prompt) + len(title) for prompt, title in zip(prompts, titles, strict=True))
+        token_BT, attention_BT = torch.full(shape, self._padding), torch.zeros(shape, dtype=torch.int64)
+        label_BT = torch.full(shape, -100)
+        valid_BTV = torch.zeros(*shape, self._vocabulary, dtype=torch.bool)
+        for row, (prompt, title) in enumerate(zip(prompts, titles, strict=True)):
+            start, end = len(prompt), len(prompt) + len(title)
+            token_BT[row, :end] = torch.from_numpy(np.concatenate([prompt, title]).astype(np.int64))
+            attention_BT[row, :end] = 1
+            label_BT[row, start:end] = token_BT[row, start:end]
+            tokens = tuple(title.tolist())
+            for depth in range(len(title)):
+                valid_BTV[row, start + depth, self._allowed.after(tokens[:depth])] = True
+        return TrainingRows(token_BT, attention_BT, label_BT, valid_BTV)
+
+
+def masked_loss(model: LanguageModel, rows: TrainingRows) -> Tensor:
+    """Sum over all target positions of -log softmax over the valid tokens, from the logits of every position."""
+    logits_BTV = model.base(input_ids=rows.token_BT, attention_mask=rows.attention_BT, use_cache=False).logits
+    target_BT = rows.label_BT[:, 1:] != -100
+    logits_PV = logits_BTV[:, :-1][target_BT].float()
+    logits_PV = logits_PV.masked_fill(~rows.valid_BTV[:, 1:][target_BT], -torch.inf)
+    return torch.nn.functional.cross_entropy(logits_PV, rows.label_BT[:, 1:][target_BT], reduction="sum")
+
+
+def title_scores(
+    model: LanguageModel, collate: Collator, prompt: TokenArray, titles: Sequence[TokenArray], score: ScoreMode
+) -> Tensor:
+    """Log-probabilities of titles, the prompt repeated for each, from the logits of every position."""
+    rows = collate([prompt] * len(titles), titles)
+    logits_BTV = model.base(input_ids=rows.token_BT, attention_mask=rows.attention_BT, use_cache=False).logits[:, :-1]
+    if score == "valid":
+        target_BT1 = (rows.label_BT[:, 1:] != -100)[..., None]
+        logits_BTV = logits_BTV.masked_fill(target_BT1 & ~rows.valid_BTV[:, 1:], -torch.inf)
+    label_BT = rows.label_BT[:, 1:]
+    log_BT = logits_BTV.log_softmax(dim=-1).gather(2, label_BT.clamp(min=0)[..., None]).squeeze(2)
+    score_B: Tensor = (log_BT * (label_BT != -100)).sum(dim=1)
+    return score_B

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.cli.main import quieten_libraries
@@ -68,14 +69,15 @@ class Setting:
         }
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that all of these benchmarks have."""
+def make_parser(description: str | None, own_data: bool = True) -> argparse.ArgumentParser:
+    """The options that these benchmarks have in common; with `own_data` also those of data, model and template."""
     parser = argparse.ArgumentParser(description=description.splitlines()[0] if description else None)
-    parser.add_argument("--data", type=Path, help="a published layout or a dataset folder (default: the sample store)")
-    parser.add_argument("--model", help="a Hugging Face folder (default: random weights)")
+    if own_data:
+        parser.add_argument("--data", type=Path, help="published layout or dataset folder (default: the sample store)")
+        parser.add_argument("--model", help="a Hugging Face folder (default: random weights)")
+        parser.add_argument("--vocabulary", choices=["embedded", "128256"], default="embedded", help="rows of the head")
+        parser.add_argument("--template", default="instruction", help="instruction or plain")
     parser.add_argument("--preset", help="size of the random model (small; tiny with --quick)")
-    parser.add_argument("--vocabulary", choices=["embedded", "128256"], default="embedded", help="rows of the head")
-    parser.add_argument("--template", default="instruction", help="instruction or plain")
     parser.add_argument("--pairs", type=int, help="alternating pairs of runs (7; 5 with --quick)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="a small model, 5 pairs; seconds")
@@ -133,10 +135,17 @@ def make_model(catalogue: Catalogue, options: argparse.Namespace) -> LanguageMod
     if options.model is not None:
         return load_language_model(options.model)
     tokenizer = build_tokenizer(catalogue.titles, find_preset(options.preset).vocabulary)
-    causal = build_model(options.preset, len(tokenizer), SEED).eval()
+    return random_model(options.preset, len(tokenizer), tokenizer)
+
+
+def random_model(preset: str, vocabulary: int, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+    """The embedded model with random weights, its logits `LOGIT_SCALE` times as large."""
+    causal = build_model(preset, vocabulary, SEED)
     with torch.no_grad():
         causal.model.norm.weight.mul_(LOGIT_SCALE)
-    return LanguageModel(causal, tokenizer)
+    model = LanguageModel(causal, tokenizer)
+    model.eval()
+    return model
 
 
 def widen(model: LanguageModel, rows: int) -> None:

@@ -11,19 +11,32 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seconds of alternating runs; entry n of both lists was measured right after each other."""
+    """Seconds of alternating runs; entry n of the lists was measured right after each other.
+
+    Attributes:
+        published, ours: by the clock.
+        published_cpu, our_cpu: this process's time on the processor, which others on the machine do not lengthen; of
+            all threads, and without what an accelerator does.
+    """
 
     published: list[float]
     ours: list[float]
+    published_cpu: list[float]
+    our_cpu: list[float]
 
     def summary(self) -> dict[str, Any]:
-        """Return the median ratio (published over ours), its extremes, the median seconds and every run."""
+        """Return the median ratios (published over ours), extremes, the median seconds and every run."""
         ratios = [published / ours for published, ours in zip(self.published, self.ours, strict=True)]
+        cpu_ratios = [published / ours for published, ours in zip(self.published_cpu, self.our_cpu, strict=True)]
         return {
             "ratio": round(statistics.median(ratios), 2),
             "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+            "cpu_ratio": round(statistics.median(cpu_ratios), 2),
+            "cpu_ratio_range": [round(min(cpu_ratios), 2), round(max(cpu_ratios), 2)],
             "published_seconds": round(statistics.median(self.published), 5),
             "our_seconds": round(statistics.median(self.ours), 5),
+            "published_cpu_seconds": round(statistics.median(self.published_cpu), 5),
+            "our_cpu_seconds": round(statistics.median(self.our_cpu), 5),
             "runs": {
                 "published": [round(seconds, 5) for seconds in self.published],
                 "ours": [round(seconds, 5) for seconds in self.ours],
@@ -34,13 +47,15 @@ class Pairs:
 def alternating_pairs(published: Callable[[], object], ours: Callable[[], object], pairs: int) -> Pairs:
     """Time both in turn, so that whatever else the machine does falls on both; a first run of each is not counted."""
     seconds: tuple[list[float], list[float]] = ([], [])
+    cpu: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs + 1):
         for side, work in enumerate((published, ours)):
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             work()
             if pair > 0:
                 seconds[side].append(time.perf_counter() - started)
-    return Pairs(*seconds)
+                cpu[side].append(time.process_time() - cpu_started)
+    return Pairs(*seconds, *cpu)
 
 
 def peak_growth(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> int:

@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from catalign.decoding.trie_tensors import Exclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
+from catalign.objectives import segment_logsumexp, valid_logits
 
 ScoreMode = Literal["valid", "full"]
 NEVER = float("-inf")
@@ -180,14 +181,12 @@ class _Search:
 
     def _log_probabilities(self, hidden_LH: torch.Tensor, live_E: torch.Tensor, child_E: torch.Tensor) -> torch.Tensor:
         """Log-probability of every candidate child given its beam."""
-        logits_LA = torch.nn.functional.linear(hidden_LH.float(), self.head_AH, self.bias_A)
-        logits_E = self.model.finish_logits(logits_LA[live_E, self.trie.symbol[child_E]])
+        symbol_E = self.trie.symbol[child_E]
+        logits_E = valid_logits(hidden_LH.float(), self.head_AH, live_E, symbol_E, self.bias_A)
+        logits_E = self.model.finish_logits(logits_E)
         if self.score == "full":
             return logits_E - self._vocabulary_logsumexp(hidden_LH)[live_E]
-        beams = len(hidden_LH)
-        most_L = torch.full((beams,), NEVER, device=logits_E.device).scatter_reduce(0, live_E, logits_E, "amax")
-        sum_L = torch.zeros(beams, device=logits_E.device).index_add(0, live_E, (logits_E - most_L[live_E]).exp())
-        return logits_E - (most_L + sum_L.log())[live_E]
+        return logits_E - segment_logsumexp(logits_E, live_E, len(hidden_LH))[live_E]
 
     def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor) -> torch.Tensor:
         """log sum exp of the logits of the whole vocabulary, a part of the head at a time; shape [L]."""

@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: demo test check environment develop clean
 
 demo: environment
-	$(BIN)/catalign quickstart --output demo
+	$(BIN)/catalign quickstart --output demo --overwrite
 
 test: develop
 	$(BIN)/python -m pytest

@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--train-file", help="training file of the published layout, if not the usual one")
     parser.add_argument("--preset", default="small")
+    parser.add_argument("--phrases", action="store_true", help="tokens of the embedded model may span words")
     parser.add_argument("--warmup-epochs", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -56,7 +57,14 @@ def main() -> None:
     dataset = prepared(options.data, options.output / "dataset", options.train_file)
     model = options.output / f"model-{options.preset}-{options.warmup_epochs}-seed{options.seed}"
     if not model.exists():
-        init_model(dataset.folder, model, preset=options.preset, epochs=options.warmup_epochs, seed=options.seed)
+        init_model(
+            dataset.folder,
+            model,
+            preset=options.preset,
+            phrases=options.phrases,
+            epochs=options.warmup_epochs,
+            seed=options.seed,
+        )
     rows = floor_rows(dataset, split="test", windows=options.windows, seed=options.seed, exclude_history=False)
     training: dict[str, Any] = {"model": json.loads((model / "warmup.json").read_text(encoding="utf-8"))}
     for name in options.objectives:

@@ -64,14 +64,25 @@ def test_a_closed_title_comes_back_without_its_special_tokens(tokenizer: PreTrai
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_what_titles_have_in_common_is_one_token() -> None:
+def test_the_first_word_is_the_token_that_it_is_inside_a_title(tokenizer: PreTrainedTokenizerFast) -> None:
+    (castle,) = encode(tokenizer, "Castle")
+    assert encode(tokenizer, "Castle of Rome")[0] == castle
+    assert encode(tokenizer, "Rome Castle")[-1] == castle
+
+
+def test_no_token_crosses_a_word_boundary() -> None:
+    tokenizer = build_tokenizer(["Castle of Rome"] * 50, vocabulary=2_000)
+    assert len(encode(tokenizer, "Castle of Rome")) == 3
+
+
+def test_with_phrases_what_titles_have_in_common_is_one_token() -> None:
     titles = [f"{letter}{letter} - Castle of Rome" for letter in "abcdefgh"]
-    assert tokens_of(build_tokenizer(titles, vocabulary=2_000), titles[0])[-1] == "Ġ-ĠCastleĠofĠRome"
+    assert tokens_of(build_tokenizer(titles, vocabulary=2_000, phrases=True), titles[0])[-1] == "Ġ-ĠCastleĠofĠRome"
 
 
 def test_of_a_large_catalogue_evenly_spaced_titles_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("catalign.model.embedded.TITLES_READ", 10)
-    tokenizer = build_tokenizer(["ab cd", "wx yz"] * 10, vocabulary=2_000)
+    tokenizer = build_tokenizer(["ab cd", "wx yz"] * 10, vocabulary=2_000, phrases=True)
     assert tokens_of(tokenizer, "ab cd") == ["ĠabĠcd"]
     assert len(encode(tokenizer, "wx yz")) == len(" wx yz")
 

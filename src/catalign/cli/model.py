@@ -15,6 +15,9 @@ def init(
     preset: Annotated[
         Literal["tiny", "small", "base"], typer.Option(help="Size: about 0.6, 4 or 31 million weights.")
     ] = "small",
+    phrases: Annotated[
+        bool, typer.Option("--phrases", help="Tokens may span words: faster, but knows less of new titles.")
+    ] = False,
     epochs: Annotated[int, typer.Option(min=0, help="Warm-up passes over titles and training histories.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of the warm-up.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
@@ -27,5 +30,5 @@ def init(
     """
     from catalign.training.warmup import init_model
 
-    summary = init_model(dataset, output, preset=preset, epochs=epochs, seed=seed, overwrite=overwrite)
+    summary = init_model(dataset, output, preset=preset, phrases=phrases, epochs=epochs, seed=seed, overwrite=overwrite)
     typer.echo(f"{output}: {summary['parameters']:,} parameters, {summary['vocabulary']:,} tokens")

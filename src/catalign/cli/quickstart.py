@@ -19,7 +19,7 @@ def quickstart(
     preset: Annotated[
         Literal["tiny", "small", "base"], typer.Option(help="Size of the model: about 0.6, 4 or 31 million weights.")
     ] = "tiny",
-    epochs: Annotated[int, typer.Option(min=1, help="Most epochs of each objective.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Most epochs of each objective.")] = 5,
     windows: Annotated[int, typer.Option(min=1, help="Test windows drawn.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier quickstart left.")] = False,

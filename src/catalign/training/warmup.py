@@ -28,6 +28,7 @@ def init_model(
     output: Path,
     *,
     preset: str,
+    phrases: bool = False,
     epochs: int = 1,
     context: int = 1_024,
     seed: int = 0,
@@ -42,6 +43,7 @@ def init_model(
         dataset_folder: from `catalign data prepare`.
         output: the Hugging Face folder to make.
         preset: size, a name in `model.embedded.PRESETS`.
+        phrases: see `build_tokenizer`.
         epochs: passes over the training windows; 0 leaves the weights random.
         context: longest sequence in tokens.
         seed: of weights and order.
@@ -60,7 +62,7 @@ def init_model(
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     set_seed(seed)
     with whole_folder(output, overwrite=overwrite) as folder, tempfile.TemporaryDirectory() as scratch:
-        tokenizer = build_tokenizer(catalogue.titles, find_preset(preset).vocabulary, context)
+        tokenizer = build_tokenizer(catalogue.titles, find_preset(preset).vocabulary, context, phrases=phrases)
         check_title_lengths(tokenizer, catalogue.titles, context)
         model = LanguageModel(build_model(preset, len(tokenizer), seed, context), tokenizer)
         parameters = sum(weight.numel() for weight in model.parameters())

@@ -1,5 +1,6 @@
 """Losses as pure functions of tensors, one formula in one place."""
 
+from catalign.objectives.curriculum import self_distilled_weight
 from catalign.objectives.language import language_losses
 from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses, valid_logits
 from catalign.objectives.segments import segment_logsumexp
@@ -13,5 +14,6 @@ __all__ = [
     "masked_softmax_losses",
     "reduce_losses",
     "segment_logsumexp",
+    "self_distilled_weight",
     "valid_logits",
 ]

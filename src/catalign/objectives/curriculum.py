@@ -4,7 +4,7 @@ import math
 
 
 def self_distilled_weight(distance: float, first_distance: float, alpha: float) -> float:
-    """lambda_e = min(exp(alpha * (d_{e-1} / d_0 - 1)), 1), the weight of the self-distilled loss (1 - lambda of the real).
+    """lambda_e = min(exp(alpha * (d_{e-1} / d_0 - 1)), 1), the weight of the self-distilled loss of SOFT.
 
     1 where the answers are as far from the truth as those of the untuned model (or farther); it falls as they come
     nearer. An alpha of 100 is nearly a hard switch, one of 0.1 nearly always self-distilled.

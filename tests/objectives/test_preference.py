@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalign.objectives.preference import Preference, margins, preference_losses, released_dmpo_losses
+from catalign.objectives import Preference, margins, positive_losses, preference_losses
 from conftest import SHARED
 
 REFERENCE = SHARED / "vectors" / "reference.json"
@@ -29,8 +29,8 @@ def reference(part: str) -> list[dict[str, Any]]:
 def one_example(
     positive: float, negatives: list[float], beta: float, dtype: torch.dtype = torch.float64
 ) -> torch.Tensor:
-    example_N = torch.zeros(len(negatives), dtype=torch.int64)
-    return margins(torch.tensor([positive], dtype=dtype), torch.tensor(negatives, dtype=dtype), example_N, beta)
+    positive_N = torch.full((len(negatives),), positive, dtype=dtype)
+    return margins(positive_N, torch.tensor(negatives, dtype=dtype), beta)
 
 
 def losses_of(margin_N: torch.Tensor) -> dict[Preference, float]:
@@ -54,7 +54,8 @@ def test_reference_gradient(case: dict[str, Any]) -> None:
     positive = torch.tensor([case["log_ratio_positive"]], dtype=torch.float64, requires_grad=True)
     negatives = torch.tensor(case["log_ratio_negatives"], dtype=torch.float64)
     example_N = torch.zeros(len(negatives), dtype=torch.int64)
-    preference_losses(margins(positive, negatives, example_N, case["beta"]), example_N, 1, "dmpo").sum().backward()
+    margin_N = margins(positive[example_N], negatives, case["beta"])
+    preference_losses(margin_N, example_N, 1, "dmpo").sum().backward()
     assert positive.grad is not None
     assert float(positive.grad) == pytest.approx(case["dmpo_gradient_wrt_positive"], rel=1e-10, abs=1e-12)
 
@@ -63,11 +64,13 @@ def test_reference_gradient(case: dict[str, Any]) -> None:
 @pytest.mark.realdata
 @pytest.mark.parametrize("case", reference("dmpo_released"))
 def test_reference_released(case: dict[str, Any]) -> None:
-    negatives = torch.tensor(case["logp_negatives"], dtype=torch.float64)
-    positive = torch.tensor([case["logp_positive"]], dtype=torch.float64)
-    tokens, example_N = torch.tensor([case["positive_tokens"]]), torch.zeros(len(negatives), dtype=torch.int64)
-    found = released_dmpo_losses(positive, negatives, example_N, tokens, case["beta"])
-    assert float(found) == pytest.approx(case["dmpo_released"], rel=1e-10)
+    negatives, beta = case["logp_negatives"], case["beta"]
+    pairs = losses_of(one_example(case["logp_positive"], negatives, beta))["pairs"]
+    example_N = torch.zeros(len(negatives), dtype=torch.int64)
+    positive_N = torch.full((len(negatives),), case["logp_positive"], dtype=torch.float64)
+    tokens_N = torch.full((len(negatives),), case["positive_tokens"])
+    found = pairs + float(positive_losses(positive_N, tokens_N, example_N, 1))
+    assert found == pytest.approx(case["dmpo_released"], rel=1e-10)
 
 
 margin_lists = st.lists(st.floats(-50, 50), min_size=1, max_size=8)
@@ -92,7 +95,7 @@ def test_no_overflow_at_large_margins(kind: Preference, dtype: torch.dtype) -> N
     for sign in (-1.0, 1.0):
         positive = torch.tensor([sign * 1e4], dtype=dtype, requires_grad=True)
         example_N = torch.zeros(3, dtype=torch.int64)
-        margin_N = margins(positive, torch.zeros(3, dtype=dtype), example_N, beta=1.0)
+        margin_N = margins(positive[example_N], torch.zeros(3, dtype=dtype), beta=1.0)
         loss = preference_losses(margin_N, example_N, 1, kind)
         loss.sum().backward()
         assert loss.dtype == torch.float32 and bool(loss.isfinite().all())
@@ -117,13 +120,45 @@ def test_gradients_against_finite_differences(kind: Preference) -> None:
     negative = torch.randn(5, generator=generator, dtype=torch.float64, requires_grad=True)
     example_N = torch.tensor([0, 0, 1, 1, 1])
     assert torch.autograd.gradcheck(
-        lambda p, n: preference_losses(margins(p, n, example_N, 0.7), example_N, 2, kind), (positive, negative)
+        lambda p, n: preference_losses(margins(p[example_N], n, 0.7), example_N, 2, kind), (positive, negative)
     )
 
 
-def test_no_negatives_and_no_beta_are_refused() -> None:
-    positive = torch.zeros(2)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_negative_may_have_a_positive_of_its_own(kind: Preference) -> None:
+    """Two pairs with different positives are what one positive is with the negatives shifted by the difference."""
+    own = margins(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.5]), 0.5)
+    one = margins(torch.tensor([2.0, 2.0]), torch.tensor([1.0, -0.5]), 0.5)
+    example_N = torch.zeros(2, dtype=torch.int64)
+    losses = preference_losses(own, example_N, 1, kind)
+    torch.testing.assert_close(losses, preference_losses(one, example_N, 1, kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_published_sigmoid_loss_with_one_negative(kind: Preference, dtype: torch.dtype) -> None:
+    """TRL's `loss_type="sigmoid"`, written out: -log sigmoid(beta ((pi_w - pi_l) - (ref_w - ref_l)))."""
+    generator = torch.Generator().manual_seed(1)
+    pi_w, pi_l, ref_w, ref_l = (-20 * torch.rand(4, 50, generator=generator)).to(dtype)
+    beta, example_N = 0.1, torch.arange(50)
+    wide = [value.double() for value in (pi_w - ref_w, pi_l - ref_l)]
+    expected = -torch.nn.functional.logsigmoid(beta * (wide[0] - wide[1]))
+    found = preference_losses(margins(pi_w - ref_w, pi_l - ref_l, beta), example_N, 50, kind)
+    assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-7)
+    if dtype == torch.float64:
+        published = -torch.nn.functional.logsigmoid(beta * ((pi_w - pi_l) - (ref_w - ref_l)))
+        torch.testing.assert_close(found, published, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_negatives_are_refused(kind: Preference) -> None:
     with pytest.raises(ValueError, match="at least one negative"):
-        margins(positive, torch.zeros(1), torch.tensor([0]), 0.1)
+        preference_losses(torch.zeros(1), torch.tensor([0]), 2, kind)
+    with pytest.raises(ValueError, match="at least one negative"):
+        positive_losses(torch.zeros(1), torch.ones(1), torch.tensor([1]), 2)
+
+
+def test_no_beta_is_refused() -> None:
     with pytest.raises(ValueError, match="beta"):
-        margins(positive, torch.zeros(2), torch.tensor([0, 1]), 0.0)
+        margins(torch.zeros(2), torch.zeros(2), 0.0)

@@ -6,7 +6,8 @@ m_i = beta * (r(y_w) - r(y_i)), the losses of one example are ordered,
     dmpo = softplus(-mean_i m_i)  <=  pairs = mean_i softplus(-m_i)  <=  sdpo = log(1 + sum_i exp(-m_i))
          <=  pair sum = sum_i softplus(-m_i),
 
-and all are DPO at k = 1. The number of negatives may differ among examples.
+and all are DPO at k = 1. The number of negatives may differ among examples. Every negative names its own positive: where
+an example has one positive for all its negatives, it stands here once for each of them.
 
 Legend: B examples, N negatives of all examples, one example after the other.
 """
@@ -22,24 +23,21 @@ from catalign.objectives.segments import at_least_float32, segment_logsumexp
 Preference = Literal["dmpo", "pairs", "sdpo", "pair-sum"]
 
 
-def margins(log_ratio_positive_B: Tensor, log_ratio_negative_N: Tensor, example_N: Tensor, beta: float) -> Tensor:
+def margins(log_ratio_positive_N: Tensor, log_ratio_negative_N: Tensor, beta: float) -> Tensor:
     """m_i = beta * (r(y_w) - r(y_i)) of every negative; shape [N], float32 or float64.
 
     Args:
-        log_ratio_positive_B: r(y_w); log-probabilities themselves where there is no reference.
+        log_ratio_positive_N: r(y_w) of the positive that each negative is compared with; log-probabilities themselves
+            where there is no reference.
         log_ratio_negative_N: r(y_i).
-        example_N: int64, the example of each negative.
         beta: strength of the preference, above 0.
 
     Raises:
-        ValueError: an example without negatives, or beta not above 0.
+        ValueError: beta not above 0.
     """
     if beta <= 0:
         raise ValueError(f"beta must be above 0, not {beta}")
-    if not bool((torch.bincount(example_N, minlength=len(log_ratio_positive_B)) > 0).all()):
-        raise ValueError("every example needs at least one negative")
-    positive_B, negative_N = at_least_float32(log_ratio_positive_B), at_least_float32(log_ratio_negative_N)
-    return beta * (positive_B[example_N] - negative_N)
+    return beta * (at_least_float32(log_ratio_positive_N) - at_least_float32(log_ratio_negative_N))
 
 
 def preference_losses(margin_N: Tensor, example_N: Tensor, examples: int, kind: Preference) -> Tensor:
@@ -55,37 +53,50 @@ def preference_losses(margin_N: Tensor, example_N: Tensor, examples: int, kind: 
         example_N: int64, ascending, the example of each negative.
         examples: B.
         kind: which loss.
+
+    Raises:
+        ValueError: an example without negatives.
     """
     if kind == "dmpo":
-        return softplus(-_mean(margin_N, example_N, examples))
+        return softplus(-mean_of_examples(margin_N, example_N, examples))
     if kind == "pairs":
-        return _mean(softplus(-margin_N), example_N, examples)
+        return mean_of_examples(softplus(-margin_N), example_N, examples)
+    _count_negatives(example_N, examples)
     if kind == "sdpo":
         return softplus(segment_logsumexp(-margin_N, example_N, examples))
     return margin_N.new_zeros(examples).index_add(0, example_N, softplus(-margin_N))
 
 
-def released_dmpo_losses(
-    log_positive_B: Tensor, log_negative_N: Tensor, example_N: Tensor, positive_tokens_B: Tensor, beta: float
-) -> Tensor:
-    """What the released DMPO script minimises; shape [B].
+def positive_losses(log_positive_N: Tensor, tokens_N: Tensor, example_N: Tensor, examples: int) -> Tensor:
+    """Mean negative log-likelihood of a token of the positive; shape [B]. An SFT term beside the preference.
 
-    Its reference cancels and each negative is a row of its own, so it is `pairs` on log-probabilities without a
-    reference plus the mean negative log-likelihood of the positive's tokens (the loss of CPO).
+    With weight 1 beside `pairs` on log-probabilities without a reference it is what the released DMPO script minimises
+    (the loss of CPO): its reference cancels, each negative is a row of its own, and this term is added.
 
     Args:
-        log_positive_B: log pi(y_w | x), summed over tokens.
-        log_negative_N: log pi(y_i | x).
+        log_positive_N: log pi(y_w | x), summed over tokens, of each negative's positive.
+        tokens_N: tokens of these positives.
         example_N: int64, ascending, the example of each negative.
-        positive_tokens_B: tokens of each positive.
-        beta: 0.1 in the script.
+        examples: B.
+
+    Raises:
+        ValueError: an example without negatives.
     """
-    margin_N = margins(log_positive_B, log_negative_N, example_N, beta)
-    pairs_B = preference_losses(margin_N, example_N, len(log_positive_B), "pairs")
-    return pairs_B - at_least_float32(log_positive_B) / positive_tokens_B
+    return mean_of_examples(-at_least_float32(log_positive_N) / tokens_N, example_N, examples)
 
 
-def _mean(values_N: Tensor, example_N: Tensor, examples: int) -> Tensor:
-    """Mean over the negatives of each example."""
+def mean_of_examples(values_N: Tensor, example_N: Tensor, examples: int) -> Tensor:
+    """Mean over the negatives of each example; shape [B].
+
+    Raises:
+        ValueError: an example without negatives.
+    """
+    return values_N.new_zeros(examples).index_add(0, example_N, values_N) / _count_negatives(example_N, examples)
+
+
+def _count_negatives(example_N: Tensor, examples: int) -> Tensor:
+    """Negatives of each example; shape [B]."""
     count_B = torch.bincount(example_N, minlength=examples)
-    return values_N.new_zeros(examples).index_add(0, example_N, values_N) / count_B
+    if not bool((count_B > 0).all()):
+        raise ValueError("every example needs at least one negative")
+    return count_B

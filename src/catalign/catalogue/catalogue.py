@@ -97,6 +97,10 @@ class Catalogue:
         rising = np.lexsort((-np.arange(len(self)), self.popularity)).tolist()
         return {self.titles[index]: index for index in rising}
 
+    def find_title(self, title: str) -> int | None:
+        """The index of the most popular item with exactly this title; None if there is none."""
+        return self._index_of_title.get(title)
+
     def index_of(self, text: str) -> int:
         """The index of an item given by its id or its exact title; the most popular of those that share the title.
 
@@ -105,7 +109,7 @@ class Catalogue:
         """
         index = self._index_of_id.get(text)
         if index is None:
-            index = self._index_of_title.get(text)
+            index = self.find_title(text)
         if index is None:
             near = self.nearest_titles(text)
             mend = "did you mean " + " or ".join(f'"{title}"' for title in near) + "?" if near else None

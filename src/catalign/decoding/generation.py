@@ -1,12 +1,11 @@
 """Free generation: beam search over the whole vocabulary, with no catalogue behind it.
 
-What it finds are the texts of Hugging Face's `generate(num_beams=W, do_sample=False)`, token for token, with
-its defaults `early_stopping=False` and `length_penalty=1` (those of the published SOFT and BIGRec decoders); one beam is
-greedy search there and here. The prompts' keys and values are computed once per user and the tokens of the beams are
-appended to them as branches, with a mask that tells which of them each beam sees: nothing is replicated or reordered.
+What it finds are the texts of Hugging Face's `generate(num_beams=W, do_sample=False)`, token for token, with its
+defaults `early_stopping=False` and `length_penalty=1` (those of the published SOFT and BIGRec decoders); one beam is
+greedy search there and here. The keys and values of the prompts are computed once, and the tokens of the beams are
+branches behind them (`branches.py`): nothing is replicated or reordered.
 
-Legend: B users, W beams, C candidates of a user, T prompt slots of the cache, G slots appended to it, L tokens of a
-text, H width, V vocabulary.
+Legend: B users, W beams, C candidates of a user, L tokens of a text, H width, V vocabulary.
 """
 
 from collections.abc import Sequence
@@ -42,10 +41,10 @@ class GeneratedTexts:
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         """The W texts of each prompt without special tokens and surrounding space; empty where nothing is left."""
-        users, beams, _ = self.token_BWL.shape
-        rows = [row[row != NO_TOKEN] for row in self.token_BWL.reshape(users * beams, -1)]
-        decoded = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
-        return [decoded[start : start + beams] for start in range(0, users * beams, beams)]
+        rows = [token_L[token_L != NO_TOKEN] for token_WL in self.token_BWL for token_L in token_WL]
+        texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
+        beams = self.token_BWL.shape[1]
+        return [texts[start : start + beams] for start in range(0, len(texts), beams)]
 
 
 @torch.no_grad()

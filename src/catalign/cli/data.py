@@ -9,10 +9,11 @@ import typer
 
 from catalign.cli.data_report import print_description, summary_line
 from catalign.data.dataset import Dataset, load_dataset
+from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
-from catalign.data.layouts import LAYOUTS, WINDOW_LAYOUTS, recognise, table_source
-from catalign.data.options import TableOptions, TableSource, WindowOptions
-from catalign.data.prepare import Step, prepare_tables, prepare_windows
+from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, recognise, table_source
+from catalign.data.options import FewshotOptions, TableOptions, TableSource, WindowOptions
+from catalign.data.prepare import Step, prepare_fewshot, prepare_tables, prepare_windows
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
 from catalign.errors import UserError
@@ -34,6 +35,9 @@ def prepare(
     folder: Source = None,
     layout: Annotated[str | None, typer.Option(help=f"Take FOLDER for this layout: {', '.join(LAYOUTS)}.")] = None,
     train_file: Annotated[str | None, typer.Option(help="Training table in FOLDER, if not the usual one.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help=f"Which of the few-shot sets in FOLDER: {', '.join(DOMAINS)}.")
+    ] = None,
     interactions: Annotated[Path | None, typer.Option(help="Table of interactions: CSV, JSON lines, Parquet.")] = None,
     items: Annotated[Path | None, typer.Option(help="Table of items.")] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation interactions, with --split given.")] = None,
@@ -66,7 +70,10 @@ def prepare(
     keep_unused: Annotated[
         bool | None, typer.Option("--keep-unused", help="Keep items nobody touched.", rich_help_panel=Rules)
     ] = None,
-    history: Annotated[int, typer.Option(help="Most items of history.", min=1, rich_help_panel=Rules)] = 10,
+    history: Annotated[
+        int | None,
+        typer.Option(help="Most items of history; default 10, in the layout dmpo all.", min=1, rich_help_panel=Rules),
+    ] = None,
     min_history: Annotated[int, typer.Option(help="Least items of history.", min=1, rich_help_panel=Rules)] = 1,
     clean: Annotated[
         bool, typer.Option("--clean/--no-clean", help="Clean titles of HTML and blanks.", rich_help_panel=Rules)
@@ -85,8 +92,8 @@ def prepare(
     catalign data prepare --interactions log.csv --items items.csv --user user --item item --time time --title title
     --output ds
     """
-    general: dict[str, Any] = {
-        "history": history, "min_history": min_history, "clean": clean,
+    general: dict[str, Any] = _given(history=history) | {
+        "min_history": min_history, "clean": clean,
         "missing_titles": missing_titles, "duplicate_titles": duplicate_titles,
     }  # fmt: skip
     rules = _given(split=split, min_rating=min_rating, k_core=k_core, duplicates=duplicates, keep_unused=keep_unused)
@@ -96,12 +103,13 @@ def prepare(
     )  # fmt: skip
     with _steps() as step:
         if folder is None:
-            _refuse(_given(layout=layout, train_file=train_file), "a folder in a known layout")
+            _refuse(_given(layout=layout, train_file=train_file, domain=domain), "a folder in a known layout")
             source = _tables(interactions, items, columns)
             dataset = prepare_tables(source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
         else:
             _refuse(_given(interactions=interactions, items=items, **columns), "tables of your own, without FOLDER")
-            dataset = _prepare_folder(folder, layout, train_file, general, rules, output, overwrite, step)
+            special = _given(train_file=train_file, domain=domain)
+            dataset = _prepare_folder(folder, layout, special, general, rules, output, overwrite, step)
     _report(dataset, as_json)
 
 
@@ -166,7 +174,7 @@ def _tables(interactions: Path | None, items: Path | None, columns: dict[str, An
 def _prepare_folder(
     folder: Path,
     layout: str | None,
-    train_file: str | None,
+    special: dict[str, str],
     general: dict[str, Any],
     rules: dict[str, Any],
     output: Path,
@@ -176,13 +184,36 @@ def _prepare_folder(
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"there is no layout {layout!r}", where="--layout", mend=f"choose from {', '.join(LAYOUTS)}")
     layout = layout or recognise(folder)
-    if layout in WINDOW_LAYOUTS:
+    given: dict[str, Any] = {"output": output, "overwrite": overwrite, "step": step}
+    if layout != FEWSHOT:
+        _refuse(_only(special, "domain"), f"the layout {FEWSHOT}")
+    if layout not in WINDOW_LAYOUTS:
+        _refuse(_only(special, "train_file"), f"the layouts {' and '.join(WINDOW_LAYOUTS)}")
+    if layout in (*WINDOW_LAYOUTS, FEWSHOT):
         _refuse(rules, "tables of interactions; the windows of this folder are cut already")
+    if layout in WINDOW_LAYOUTS:
         options = WindowOptions(**general)
-        return prepare_windows(folder, layout, options, output, train_file=train_file, overwrite=overwrite, step=step)
-    _refuse(_given(train_file=train_file), f"the layouts {' and '.join(WINDOW_LAYOUTS)}")
-    tables = table_source(folder, layout)
-    return prepare_tables(tables, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
+        return prepare_windows(folder, layout, options, train_file=special.get("train_file"), **given)
+    if layout == FEWSHOT:
+        return prepare_fewshot(folder, _fewshot_options(folder, special.get("domain"), general), **given)
+    return prepare_tables(table_source(folder, layout), TableOptions(**general, **rules), **given)
+
+
+def _only(options: dict[str, str], name: str) -> dict[str, str]:
+    return {name: options[name]} if name in options else {}
+
+
+def _fewshot_options(folder: Path, domain: str | None, general: dict[str, Any]) -> FewshotOptions:
+    """The rules for the few-shot files: their titles are their ids, and their windows are cut."""
+    if domain not in DOMAINS:
+        what = "--domain is not given" if domain is None else f"there is no domain {domain!r}"
+        raise UserError(what, where=folder, mend=f"choose from {', '.join(DOMAINS)}")
+    usual = WindowOptions()
+    changed = {name: value for name, value in general.items() if getattr(usual, name) != value}
+    _refuse({name: changed[name] for name in changed.keys() - {"history", "clean"}}, "the other layouts")
+    return FewshotOptions.model_validate(
+        {"domain": domain, **{k: general[k] for k in ("history", "clean") if k in general}}
+    )
 
 
 def _report(dataset: Dataset, as_json: bool) -> None:

@@ -58,11 +58,11 @@ def _split_table(splits: dict[str, Any]) -> Table:
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "windows": lambda split: f"{split['windows']:,}",
         "users": lambda split: f"{split['users']:,}",
-        "cold targets": lambda split: f"{split['cold_target_share']:.1%}",
-        "targets already in the history": lambda split: f"{split['target_in_history_share']:.1%}",
+        "cold targets": lambda split: _share(split["cold_target_share"]),
+        "targets already in the history": lambda split: _share(split["target_in_history_share"]),
         "first target": lambda split: _day(split["first"]),
         "last target": lambda split: _day(split["last"]),
-        "mean history length": lambda split: f"{split['history_length']['mean']:.1f}",
+        "mean history length": lambda split: _mean(split["history_length"]["mean"]),
     }
     for name, value in rows.items():
         table.add_row(name, *(value(split) for split in splits.values()))
@@ -74,3 +74,11 @@ def _split_table(splits: dict[str, Any]) -> Table:
 
 def _day(milliseconds: int | None) -> str:
     return "unknown" if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d")
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _mean(mean: float | None) -> str:
+    return "–" if mean is None else f"{mean:.1f}"

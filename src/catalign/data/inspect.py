@@ -17,7 +17,8 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         `users`, `items`, `interactions`, `titles` (changed by cleaning, missing, shared), `title_length` (in
         characters), `item_counts` (how often an item occurs in training) and for every split `windows`, `users`,
         `history_length` (mean and distribution), `cold_target_share` (targets that never occur in training),
-        `target_in_history_share`, `first` and `last` time (milliseconds, null if unknown).
+        `target_in_history_share`, `first` and `last` time (milliseconds, null if unknown);
+        shares and means of a split without windows are null.
     """
     card = dataset.card
     counts = dataset.training_counts()
@@ -51,7 +52,7 @@ def _describe_split(windows: pl.DataFrame, cold: npt.NDArray[np.bool_]) -> dict[
             "mean": lengths.mean(),
             "windows": {str(length): count for length, count in distribution.iter_rows()},
         },
-        "cold_target_share": float(cold[windows["target"].to_numpy()].mean()),
+        "cold_target_share": None if windows.is_empty() else float(cold[windows["target"].to_numpy()].mean()),
         "target_in_history_share": windows.select(pl.col("history").list.contains(pl.col("target")).mean()).item(),
         "first": windows["timestamp"].min(),
         "last": windows["timestamp"].max(),

@@ -4,7 +4,9 @@
 text of a list whose last id is the target) and `timestamp`, and `id2name4Rec.json`, id -> title.
 `d3`: the layout of the BIGRec / D3 family: `train.csv`, `valid.csv`, `test.csv` with `user_id`, `history_item_id` (the
 text of a list), `item_id` and `timestamp`, and `info.txt`, lines of title, TAB, id.
-Every table may be gzipped. `shop` and `movielens` are folders of two plain tables under their usual names.
+`dmpo`: the few-shot files of DMPO, read by `fewshot.py`.
+Every table of `msl` and `d3` may be gzipped. `shop` and `movielens` are folders of two plain tables under their usual
+names.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from catalign.data.cleaning import as_milliseconds, as_text
+from catalign.data.fewshot import ANY_SFT_FILE
 from catalign.data.ledger import Ledger
 from catalign.data.options import TableSource
 from catalign.data.splits import SPLIT_TYPE, cut_instants
@@ -21,7 +24,8 @@ from catalign.errors import UserError
 from catalign.files import read_json
 
 WINDOW_LAYOUTS = ("msl", "d3")
-LAYOUTS = (*WINDOW_LAYOUTS, "shop", "movielens")
+FEWSHOT = "dmpo"
+LAYOUTS = (*WINDOW_LAYOUTS, FEWSHOT, "shop", "movielens")
 _TITLES = {"msl": "id2name4Rec.json", "d3": "info.txt"}
 _MSL_VALIDATION_SHARE = 0.1
 
@@ -57,6 +61,8 @@ def recognise(folder: Path) -> str:
     for layout, titles in _TITLES.items():
         if (folder / titles).is_file():
             return layout
+    if any(folder.glob(ANY_SFT_FILE)):
+        return FEWSHOT
     if (folder / "ratings.csv").is_file() and (folder / "movies.csv").is_file():
         return "movielens"
     if (folder / "interactions.csv").is_file() and (folder / "items.csv").is_file():
@@ -65,7 +71,8 @@ def recognise(folder: Path) -> str:
         "is in no known layout",
         where=folder,
         mend="pass --interactions and --items with the names of their columns (known: id2name4Rec.json or info.txt "
-        "beside train, valid and test tables; interactions.csv with items.csv; ratings.csv with movies.csv)",
+        "beside train, valid and test tables; rec_*_sft_ranking.json; interactions.csv with items.csv; "
+        "ratings.csv with movies.csv)",
     )
 
 

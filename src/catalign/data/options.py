@@ -34,6 +34,21 @@ class WindowOptions(TitleOptions):
     min_history: int = pydantic.Field(default=1, ge=1)
 
 
+class FewshotOptions(pydantic.BaseModel):
+    """How the few-shot files of DMPO become windows.
+
+    Attributes:
+        domain: which of the published data sets.
+        history: a window shows at most this many items before its target; None: all that the published prompt shows,
+            so that it can be written again.
+        clean: HTML entities, tags and superfluous white space go.
+    """
+
+    domain: Literal["games", "movies", "ml-1m"]
+    history: int | None = pydantic.Field(default=None, ge=1)
+    clean: bool = True
+
+
 class TableOptions(WindowOptions):
     """How tables of interactions become windows.
 

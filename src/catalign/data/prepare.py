@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from catalign.data.dataset import CARD, Card, Dataset, SourceFile, SplitCounts, load_dataset, write_card, write_tables
+from catalign.data.fewshot import read_fewshot
 from catalign.data.interactions import (
     filter_interactions,
     in_user_order,
@@ -16,9 +17,9 @@ from catalign.data.interactions import (
     read_interactions,
 )
 from catalign.data.items import ItemTable, settle_items, title_counts
-from catalign.data.layouts import PublishedWindows, read_windows
+from catalign.data.layouts import FEWSHOT, PublishedWindows, read_windows
 from catalign.data.ledger import Ledger
-from catalign.data.options import TableOptions, TableSource, WindowOptions
+from catalign.data.options import FewshotOptions, TableOptions, TableSource, WindowOptions
 from catalign.data.published import index_windows, rebuild_interactions
 from catalign.data.splits import SPLITS, chronological, leave_one_out
 from catalign.data.tables import read_table
@@ -121,6 +122,45 @@ def prepare_windows(
     return load_dataset(output)
 
 
+def prepare_fewshot(
+    folder: Path, options: FewshotOptions, output: Path, *, overwrite: bool = False, step: Step = lambda _: None
+) -> Dataset:
+    """Make a dataset folder of one domain of the few-shot files of DMPO; see `fewshot`.
+
+    Its windows carry `negatives` too, and it has no validation windows. Interactions are the history and the target of
+    every user, in this order, without times.
+
+    Args:
+        folder: the published files.
+        options: the domain and the rules.
+        output: the folder to make.
+        overwrite: replace a folder that is there.
+        step: is told what is being done, for progress.
+
+    Raises:
+        UserError: a file cannot be read, or no window is left to train or test on.
+    """
+    if overwrite:
+        _check_replaceable(output)
+    ledger = Ledger()
+    with whole_folder(output, overwrite=overwrite) as partial:
+        step("reading the prompts")
+        read = read_fewshot(folder, options, ledger)
+        step("rebuilding the interactions")
+        windows = read.windows
+        log = rebuild_interactions(windows.drop("negatives", "target_first", "target_first_sft"))
+        step("writing")
+        longest = options.history or int(windows["history"].list.len().to_numpy().max(initial=1))
+        card_options = options.model_dump(mode="json") | {"history": longest}
+        rule = f"as published ({', '.join(path.name for path in read.paths)}); there is no validation split"
+        made = _Made(
+            read.table, read.table.frame, log, windows, FEWSHOT, read.paths, card_options, rule, read.warnings,
+            may_be_empty=("valid",),
+        )  # fmt: skip
+        _write(partial, made, ledger)
+    return load_dataset(output)
+
+
 def _check_replaceable(output: Path) -> None:
     """Refuse to overwrite a folder that is no dataset."""
     if output.exists() and not (output / CARD).is_file() and not (output.is_dir() and not any(output.iterdir())):
@@ -194,12 +234,14 @@ class _Made:
     options: dict[str, object]
     split_rule: str
     warnings: list[str]
+    may_be_empty: tuple[str, ...] = ()
 
 
 def _write(folder: Path, made: _Made, ledger: Ledger) -> None:
     """Write the tables and the card, unless a split is empty."""
     windows = {split: made.windows.filter(pl.col("split") == split).drop("split") for split in SPLITS}
-    _check_splits(windows, made.paths[1], ledger)
+    needed = {split: frame for split, frame in windows.items() if split not in made.may_be_empty}
+    _check_splits(needed, made.paths[1], ledger)
     log = made.log.select("user_id", "item", "timestamp", "rating", "split")
     warm = log.filter(pl.col("split") == "train")["item"].unique().implode()
     in_split = dict(log["split"].cast(pl.String).value_counts().iter_rows())
@@ -233,9 +275,9 @@ def _write(folder: Path, made: _Made, ledger: Ledger) -> None:
 
 
 def _check_splits(windows: dict[str, pl.DataFrame], source: Path, ledger: Ledger) -> None:
-    empty = [split for split in SPLITS if windows[split].is_empty()]
+    empty = [split for split in windows if windows[split].is_empty()]
     if empty:
-        counts = ", ".join(f"{split} {windows[split].height:,}" for split in SPLITS)
+        counts = ", ".join(f"{split} {frame.height:,}" for split, frame in windows.items())
         dropped = ledger.reasons("windows" if "windows" in ledger.rows_in else "interactions")
         raise UserError(
             f"no window is left in {' and '.join(empty)} (windows: {counts}; dropped: {dropped})",

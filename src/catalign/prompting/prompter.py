@@ -17,6 +17,15 @@ log = logging.getLogger(__name__)
 TokenArray = npt.NDArray[np.int32]
 
 
+def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text. What looks like a special token in a title is text like any other."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
+
+
 class Prompter:
     """Writes prompts for one catalogue, tokenizer and template; every item is tokenised once, at the start.
 
@@ -41,10 +50,9 @@ class Prompter:
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.template = template
         self.rule = rule
-        self._tokenizer = tokenizer
         begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         opening, separator, closing = (
-            self._encode([text])[0] for text in (template.opening, template.separator, template.closing)
+            encode_pieces(tokenizer, [text])[0] for text in (template.opening, template.separator, template.closing)
         )
         self._opening = np.array(begin + opening, dtype=np.int32)
         self._separator = np.array(separator, dtype=np.int32)
@@ -53,22 +61,15 @@ class Prompter:
             log.warning("template %s: nothing separates the titles of a history", template.name)
 
         after = [end_token] if template.end_after_item else []
-        items = self._encode([template.item.replace(TITLE, title) for title in catalogue.titles])
+        items = encode_pieces(tokenizer, [template.item.replace(TITLE, title) for title in catalogue.titles])
         self._items = [np.array(tokens + after, dtype=np.int32) for tokens in items]
         self.trie: TitleTrie = catalogue.build_trie(
-            lambda titles: self._encode([template.answer.replace(TITLE, title) for title in titles]), end_token
+            lambda titles: encode_pieces(tokenizer, [template.answer.replace(TITLE, title) for title in titles]),
+            end_token,
         )
         self.longest_prompt = context - int(self.trie.depth.max())
         self._check_lengths(catalogue, context)
         self._cut = 0
-
-    def _encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text. What looks like a special token in a title is text like any other."""
-        if not texts:
-            return []
-        encoded = self._tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
 
     def _check_lengths(self, catalogue: Catalogue, context: int) -> None:
         """Refuse a catalogue whose longest title leaves no room for a history of one item."""

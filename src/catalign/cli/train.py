@@ -9,6 +9,7 @@ import typer
 from catalign.errors import UserError
 
 What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best epoch"
+Preference = "Preference stage"
 
 
 def train(
@@ -28,7 +29,16 @@ def train(
         str | None,
         typer.Option(
             help="lml: softmax over the vocabulary. msl: over the tokens that continue a title of the catalogue. "
-            "msl+ats: msl with a temperature that adapts. Default msl.",
+            "msl+ats: msl with a temperature that adapts. Default msl. In the preference stage: dmpo, pairs, sdpo, "
+            "pair-sum, dpo or dmpo-released; default dmpo.",
+            rich_help_panel=What,
+        ),
+    ] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            help="sft: the next title is the answer. preference: after that, the target against other titles. "
+            "Default sft.",
             rich_help_panel=What,
         ),
     ] = None,
@@ -49,9 +59,11 @@ def train(
     train_examples: Annotated[
         int | None, typer.Option(help="Few-shot: train on this many windows, drawn.", rich_help_panel=What)
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs. Default 10.", rich_help_panel=How)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Most epochs. Default 10; preference stage 3.", rich_help_panel=How)
+    ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="At its peak. Default 0.001.", rich_help_panel=How)
+        float | None, typer.Option(help="At its peak. Default 0.001; preference stage 0.0001.", rich_help_panel=How)
     ] = None,
     schedule: Annotated[
         str | None,
@@ -98,11 +110,69 @@ def train(
         float | None, typer.Option(help="Its output is scaled by alpha / rank. Default 16.", rich_help_panel=Adapter)
     ] = None,
     lora_dropout: Annotated[
-        float | None, typer.Option(help="On its input. Default 0.05.", rich_help_panel=Adapter)
+        float | None,
+        typer.Option(help="On its input; off in the preference stage. Default 0.05.", rich_help_panel=Adapter),
     ] = None,
     target_modules: Annotated[
         str | None,
         typer.Option(help="Layers to adapt, comma-separated. Default q_proj,v_proj.", rich_help_panel=Adapter),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="The run to start from and to compare with; dataset, model, template and adapter are taken from it.",
+            rich_help_panel=Preference,
+        ),
+    ] = None,
+    without_sft: Annotated[
+        bool | None,
+        typer.Option("--without-sft", help="Start from --model itself instead.", rich_help_panel=Preference),
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Titles that a target is preferred to. Default 3.", rich_help_panel=Preference)
+    ] = None,
+    negatives_from: Annotated[
+        str | None,
+        typer.Option(
+            help="uniform: the catalogue. popular: by training counts. category: like the target's. hard: what the "
+            "model would recommend. given: the dataset's column negatives. Default uniform.",
+            rich_help_panel=Preference,
+        ),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Column of the items that names their category.", rich_help_panel=Preference)
+    ] = None,
+    refresh_steps: Annotated[
+        int | None,
+        typer.Option(help="Search hard negatives anew every so many steps. Default once.", rich_help_panel=Preference),
+    ] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Strength of the preference. Default 0.1.", rich_help_panel=Preference)
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="Probability of a title: valid (as msl trains) or full (as lml). Default as the run was trained.",
+            rich_help_panel=Preference,
+        ),
+    ] = None,
+    sft_weight: Annotated[
+        float | None,
+        typer.Option(help="Of the target's own loss beside the preference. Default 0.", rich_help_panel=Preference),
+    ] = None,
+    reference_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of reference log-probabilities that several runs share. Default inside the run.",
+            rich_help_panel=Preference,
+        ),
+    ] = None,
+    validation: Annotated[
+        bool | None,
+        typer.Option(
+            "--validation/--no-validation", help="Without it the last epoch is kept.", rich_help_panel=Validation
+        ),
     ] = None,
     valid_windows: Annotated[
         int | None, typer.Option(help="Validation windows drawn. Default 1000.", rich_help_panel=Validation)
@@ -123,21 +193,33 @@ def train(
     """Fine-tune a language model on a dataset; the epoch with the best NDCG@10 on the validation split is kept.
 
     catalign train --dataset ds --model lm --objective msl --output runs/msl
+
+    catalign train --stage preference --objective dmpo --negatives 3 --from runs/msl --output runs/dmpo
     """
-    from catalign.training.recipe import load_recipe, make_recipe
+    from catalign.training.preference_stage import continued, train_preference
+    from catalign.training.recipe import Recipe, load_recipe, make_recipe
     from catalign.training.train import train as run_training
 
     if output is None:
         raise UserError("no output given", where="--output", mend="name the run folder to make")
     fields: dict[str, Any] = {} if recipe is None else load_recipe(recipe)
+    where = str(recipe) if recipe is not None else "catalign train"
+    if stage is not None:
+        fields["stage"] = stage
     if objective is not None:
         _choose_objective(fields, objective)
     if temperature is not None and (fields.get("objective") or {}).get("temperature") == "adaptive":
         raise UserError(
             "msl+ats finds its temperature itself", where="--temperature", mend="leave it out or choose msl"
         )
-    _put(fields, "objective", temperature=temperature, denominator=denominator)
+    _put(
+        fields, "objective",
+        temperature=temperature, denominator=denominator, beta=beta, score=score, sft_weight=sft_weight,
+    )  # fmt: skip
+    _put(fields, "negatives", count=negatives, kind=negatives_from, category=category, refresh_steps=refresh_steps)
     _put(fields, "history", kind=history)
+    if validation is not None:
+        fields["validation"] = (fields.get("validation") or {}) if validation else None
     _put(fields, "validation", windows=valid_windows, beams=valid_beams, patience=patience)
     modules = None if target_modules is None else target_modules.split(",")
     adapter = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "target_modules": modules}
@@ -151,16 +233,24 @@ def train(
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
         "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
-        "trust_remote_code": trust_remote_code,
+        "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
+        "reference_cache": reference_cache,
     }  # fmt: skip
     fields |= {name: value for name, value in general.items() if value is not None}
-    checked = make_recipe(fields, where=str(recipe) if recipe is not None else "catalign train")
-    summary = run_training(checked, output, overwrite=overwrite)
-    if json:
-        typer.echo(json_module.dumps(summary))
-        return
-    typer.echo(
-        f"{output}: best epoch {summary['best_epoch']:g} of {summary['epochs_run']:g}, NDCG@10 "
+    checked = make_recipe(continued(fields, where=where), where=where)
+    if isinstance(checked, Recipe):
+        summary = run_training(checked, output, overwrite=overwrite)
+    else:
+        summary = train_preference(checked, output, overwrite=overwrite)
+    typer.echo(json_module.dumps(summary) if json else f"{output}: {_told(summary)}")
+
+
+def _told(summary: dict[str, Any]) -> str:
+    """The summary of a training in one line."""
+    if summary["chosen_on"] != "valid":
+        return f"{summary['epochs_run']:g} epochs, the last is kept, {summary['seconds']:.0f} s"
+    return (
+        f"best epoch {summary['best_epoch']:g} of {summary['epochs_run']:g}, NDCG@10 "
         f"{summary['valid_ndcg@10']:.4f} on {summary['valid_windows']:,} validation windows, {summary['seconds']:.0f} s"
     )
 
@@ -172,7 +262,7 @@ def _choose_objective(fields: dict[str, Any], name: str) -> None:
     before = dict(fields.get("objective") or {})
     if before.get("temperature") == "adaptive":
         del before["temperature"]
-    fields["objective"] = {**before, **find_objective(name, where="--objective")}
+    fields["objective"] = {**before, **find_objective(name, fields.get("stage", "sft"), where="--objective")}
 
 
 def _put(fields: dict[str, Any], part: str, **values: Any) -> None:

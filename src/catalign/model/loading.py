@@ -15,6 +15,7 @@ from transformers.trainer_utils import load_sharded_checkpoint
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 
+TRAINED = "default"  # PEFT's own name of the first adapter, and of one that is loaded
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)  # absent, of another kind or size, damaged
 
 
@@ -120,6 +121,15 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
         return base.adapted(PeftModel.from_pretrained(base.base, str(folder))).eval()
     except LOADING_ERRORS as error:
         raise UserError(f"the adapter does not fit the base model {base.base.name_or_path}", where=folder) from error
+
+
+def save_weights(model: LanguageModel, folder: Path) -> None:
+    """Save the Hugging Face model and its tokenizer; of a PEFT model the trained adapter alone."""
+    if isinstance(model.causal, PeftModel):
+        model.causal.save_pretrained(str(folder), selected_adapters=[TRAINED])
+    else:
+        model.causal.save_pretrained(str(folder))
+    model.tokenizer.save_pretrained(folder)
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:

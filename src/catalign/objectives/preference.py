@@ -6,8 +6,8 @@ m_i = beta * (r(y_w) - r(y_i)), the losses of one example are ordered,
     dmpo = softplus(-mean_i m_i)  <=  pairs = mean_i softplus(-m_i)  <=  sdpo = log(1 + sum_i exp(-m_i))
          <=  pair sum = sum_i softplus(-m_i),
 
-and all are DPO at k = 1. The number of negatives may differ among examples. Every negative names its own positive: where
-an example has one positive for all its negatives, it stands here once for each of them.
+and all are DPO at k = 1. The number of negatives may differ among examples. Every negative names its own positive:
+where an example has one positive for all its negatives, it stands here once for each of them.
 
 Legend: B examples, N negatives of all examples, one example after the other.
 """

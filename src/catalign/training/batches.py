@@ -1,16 +1,19 @@
 """From windows to what one training step needs: a prefix forest, and which of its nodes predict which tokens.
 
-Legend: S windows of a batch, P scored positions, E pairs of a scored position and a token valid there, R rows, N nodes.
+Legend: S windows or sequences of a batch, P scored positions, E pairs of a scored position and a token valid there,
+R rows, N nodes.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
 
-from catalign.model.forest import Forest, pack_forest, pack_rows
+from catalign.model.forest import pack_forest, pack_rows
 from catalign.prompting.positions import Positions, Scores, needed_sequences, scored_positions
 from catalign.prompting.prompter import Prompter
 
@@ -65,6 +68,15 @@ def count_seen(frame: pl.DataFrame) -> npt.NDArray[np.int64]:
     return seen_S
 
 
+class Batches(Protocol):
+    """What the trainer asks of a maker of batches: the windows it draws from, and a batch of some of them."""
+
+    windows: Windows
+
+    def __call__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
+        """The batch of the windows with these numbers; what the module's `forward` takes."""
+
+
 class BatchMaker:
     """Turns window numbers into a batch; the `data_collator` of the trainer.
 
@@ -89,13 +101,41 @@ class BatchMaker:
         """Pack the windows with these numbers.
 
         Returns:
-            token_RN, depth_RN, end_RN (absent without sharing), node_P, gold_P, position_E, symbol_E, first_P, and the
-            counts all_positions and token_counts (before and after merging).
+            What `pack` returns, first_P and all_positions.
         """
-        target_S = self.windows.target_S[numbers]
-        positions = scored_positions(self.prompter.trie, target_S, self.scores)
-        forest, prompt_length_S = self._pack(numbers, target_S, positions)
-        node_P = forest.flat_nodes(positions.window_P, prompt_length_S[positions.window_P] - 1 + positions.depth_P)
+        batch, positions = self.pack(numbers, self.windows.target_S[numbers])
+        return {
+            **batch,
+            "first_P": torch.from_numpy(positions.first_P),
+            "all_positions": torch.tensor(positions.all_positions),
+        }
+
+    def prompts(self, numbers: Iterable[int]) -> list[npt.NDArray[np.int32]]:
+        """The prompts of the windows with these numbers."""
+        return [
+            self.prompter.prompt(self.windows.histories[number], int(self.windows.seen_S[number])) for number in numbers
+        ]
+
+    def pack(
+        self, numbers: list[int], item_S: npt.NDArray[np.int64], titles: int = 1
+    ) -> tuple[dict[str, torch.Tensor], Positions]:
+        """Pack prompts and those answer tokens that a later scored position needs.
+
+        Args:
+            numbers: of the windows.
+            item_S: `titles` items for each window, one window after the other.
+            titles: sequences that follow each window's prompt.
+
+        Returns:
+            token_RN, depth_RN, end_RN (absent without sharing), node_P, gold_P, position_E, symbol_E, and token_counts
+            (before and after merging); and the scored positions.
+        """
+        positions = scored_positions(self.prompter.trie, item_S, self.scores)
+        prompt_S = [prompt for prompt in self.prompts(numbers) for _ in range(titles)]
+        sequences = needed_sequences(self.prompter.trie, prompt_S, item_S, positions)
+        forest = pack_forest(sequences, self.row_tokens) if self.share else pack_rows(sequences)
+        length_S = np.fromiter(map(len, prompt_S), dtype=np.int64)
+        node_P = forest.flat_nodes(positions.window_P, length_S[positions.window_P] - 1 + positions.depth_P)
         batch = {
             "token_RN": forest.token_RN,
             "depth_RN": forest.depth_RN,
@@ -103,21 +143,8 @@ class BatchMaker:
             "gold_P": torch.from_numpy(positions.gold_P),
             "position_E": torch.from_numpy(positions.position_E),
             "symbol_E": torch.from_numpy(positions.symbol_E),
-            "first_P": torch.from_numpy(positions.first_P),
-            "all_positions": torch.tensor(positions.all_positions),
             "token_counts": torch.tensor([forest.tokens_in, forest.tokens_out]),
         }
         if forest.end_RN is not None:
             batch["end_RN"] = forest.end_RN
-        return batch
-
-    def _pack(
-        self, numbers: list[int], target_S: npt.NDArray[np.int64], positions: Positions
-    ) -> tuple[Forest, npt.NDArray[np.int64]]:
-        """Pack prompts and those answer tokens that a later scored position needs; return the prompts' lengths too."""
-        prompts = [
-            self.prompter.prompt(self.windows.histories[number], int(self.windows.seen_S[number])) for number in numbers
-        ]
-        sequences = needed_sequences(self.prompter.trie, prompts, target_S, positions)
-        forest = pack_forest(sequences, self.row_tokens) if self.share else pack_rows(sequences)
-        return forest, np.fromiter(map(len, prompts), dtype=np.int64)
+        return batch, positions

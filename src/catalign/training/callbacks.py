@@ -5,8 +5,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress, TaskID
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from catalign.objectives import AdaptiveTemperature
 
 LOG_FILE = "log.jsonl"
 
@@ -55,3 +58,44 @@ class LiveLine(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.task is not None:
             self.progress.update(self.task, total=state.global_step, note=f"{self.loss}{self.validation}")
+
+
+class TemperatureStep(TrainerCallback):
+    """Moves the adaptive temperature once per optimiser step and logs it."""
+
+    def __init__(self, adaptive: AdaptiveTemperature) -> None:
+        self.adaptive = adaptive
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.adaptive.step()
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
+        if "loss" in logs:
+            logs["temperature"] = float(self.adaptive.temperature)
+
+
+class StepMeans(TrainerCallback):
+    """Logs means over the examples since the last log line, of all micro-batches in all processes.
+
+    Args:
+        names: of the quantities.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self._sums: torch.Tensor | None = None
+
+    def add(self, values: torch.Tensor) -> None:
+        """Take in one micro-batch: [quantities, examples], without gradient."""
+        sums = torch.cat([values.sum(1), values.new_tensor([values.shape[1]])])
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if "loss" not in kwargs["logs"] or self._sums is None:
+            return
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(self._sums)
+        *sums, count = self._sums.tolist()
+        self._sums = None
+        kwargs["logs"].update({name: total / count for name, total in zip(self.names, sums, strict=True)})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
+from transformers import TrainerCallback
 
 from catalign.catalogue.trie import TitleTrie
 from catalign.decoding.scoring import child_logits, vocabulary_losses
@@ -16,6 +17,7 @@ from catalign.model.language_model import LanguageModel
 from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses
 from catalign.objectives.temperature import AdaptiveTemperature
 from catalign.prompting.positions import Scores
+from catalign.training.callbacks import TemperatureStep
 
 
 class Objective(BaseModel):
@@ -62,32 +64,50 @@ class Objective(BaseModel):
         return self.name if self.temperature == 1 else f"{self.name} tau={self.temperature:g}"
 
 
-class TrainingModule(nn.Module):
-    """A language model and the objective it is trained with.
+class LossModule(nn.Module):
+    """A language model and a loss, as the trainer sees them.
 
-    `forward` returns the batch's sum of losses divided by `num_items_in_batch`, the number of scored positions of the
-    whole step (all micro-batches of all processes), so that the size of a micro-batch does not change the gradient.
+    `forward` returns the batch's sum of losses divided by `num_items_in_batch`, what `count_items` counts in the whole
+    step (all micro-batches of all processes), so that the size of a micro-batch does not change the gradient.
     """
 
     accepts_loss_kwargs = True  # the Trainer hands num_items_in_batch to forward
 
-    def __init__(self, model: LanguageModel, objective: Objective, trie: TitleTrie) -> None:
+    def __init__(self, model: LanguageModel, trie: TitleTrie) -> None:
         super().__init__()
         self.model = model
+        self.alphabet_A: torch.Tensor
+        self.register_buffer("alphabet_A", torch.from_numpy(trie.alphabet.astype(np.int64)), persistent=False)
+
+    @property
+    def config(self) -> object:
+        """The Hugging Face configuration, where the Trainer looks for it."""
+        return self.model.base.config
+
+    def count_items(self, batch: dict[str, torch.Tensor]) -> int:
+        """What a batch adds to the denominator of a step's loss."""
+        raise NotImplementedError
+
+    def callbacks(self) -> list[TrainerCallback]:
+        """What the loss wants to be told of the training."""
+        return []
+
+
+class TrainingModule(LossModule):
+    """A language model and the softmax it is trained with: LML or MSL, averaged over scored positions."""
+
+    def __init__(self, model: LanguageModel, objective: Objective, trie: TitleTrie) -> None:
+        super().__init__(model, trie)
         self.objective = objective
         self.adaptive = (
             AdaptiveTemperature(objective.first_temperature, objective.eta, objective.momentum)
             if objective.temperature == "adaptive"
             else None
         )
-        alphabet_A = torch.from_numpy(trie.alphabet.astype(np.int64))
-        self.alphabet_A: torch.Tensor
-        self.register_buffer("alphabet_A", alphabet_A, persistent=False)
 
-    @property
-    def config(self) -> object:
-        """The Hugging Face configuration, where the Trainer looks for it."""
-        return self.model.base.config
+    def callbacks(self) -> list[TrainerCallback]:
+        """The adaptive temperature moves with the steps."""
+        return [] if self.adaptive is None else [TemperatureStep(self.adaptive)]
 
     def count_items(self, batch: dict[str, torch.Tensor]) -> int:
         """Scored positions of a batch, as the objective's denominator counts them."""

@@ -3,7 +3,7 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,13 +14,17 @@ from catalign.model.loading import Lora
 from catalign.model.precision import Precision
 from catalign.prompting.histories import HistoryRule
 from catalign.training.module import Objective
+from catalign.training.negatives import Negatives
+from catalign.training.preference_module import PreferenceName, PreferenceObjective
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "lml": {"name": "lml"},
     "msl": {"name": "msl"},
     "msl+ats": {"name": "msl", "temperature": "adaptive"},
 }
-"""The objectives by their names on the command line."""
+"""The objectives of supervised fine-tuning by their names on the command line."""
+PREFERENCES: dict[str, dict[str, Any]] = {name: {"name": name} for name in get_args(PreferenceName)}
+STAGE_OBJECTIVES = {"sft": OBJECTIVES, "preference": PREFERENCES}
 
 
 class Validation(BaseModel):
@@ -41,13 +45,14 @@ class Validation(BaseModel):
     patience: int = Field(default=3, ge=1)
 
 
-class Recipe(BaseModel):
-    """One run of `catalign train`.
+class StageRecipe(BaseModel):
+    """What the recipes of all stages have in common.
 
     Attributes:
         dataset: dataset folder.
         model: Hugging Face folder or name.
         objective: what is minimised.
+        stage: which stage of training this is.
         template: `plain`, `instruction` or a YAML file.
         history: which items of a history a prompt shows; absent, all that the windows of the dataset hold.
         lora: the adapter; absent, all weights are trained.
@@ -64,7 +69,7 @@ class Recipe(BaseModel):
         row_tokens: longest row of the prefix forest, in tokens.
         share_prefixes: off, every window is a row of its own.
         precision: `auto` takes bfloat16 autocast where the hardware has it.
-        validation: how the best epoch is chosen.
+        validation: how the best epoch is chosen; null, nothing is validated and the last epoch is kept.
         logging_steps: optimiser steps between two lines of the log. Absent, about ten lines an epoch.
         seed: of everything that is drawn.
     """
@@ -73,7 +78,8 @@ class Recipe(BaseModel):
 
     dataset: Path
     model: str
-    objective: Objective = Objective()
+    objective: Objective | PreferenceObjective
+    stage: str
     template: str = "plain"
     history: HistoryRule | None = None
     lora: Lora | None = None
@@ -90,12 +96,12 @@ class Recipe(BaseModel):
     share_prefixes: bool = True
     precision: Precision = "auto"
     trust_remote_code: bool = False
-    validation: Validation = Validation()
+    validation: Validation | None = Validation()
     logging_steps: int | None = Field(default=None, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")
-    def _check(self) -> "Recipe":
+    def _check_batches(self) -> Self:
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         return self
@@ -104,6 +110,57 @@ class Recipe(BaseModel):
     def accumulation(self) -> int:
         """Forward passes of one optimiser step."""
         return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+
+class Recipe(StageRecipe):
+    """Supervised fine-tuning: the next title is the answer."""
+
+    objective: Objective = Objective()
+    stage: Literal["sft"] = "sft"
+
+
+class PreferenceRecipe(StageRecipe):
+    """Preference optimisation after a run of supervised fine-tuning.
+
+    `preference_stage.continued` takes over from that run what the file leaves out. Dropout is off in this stage,
+    `lora.dropout` plays no part: policy and reference are compared title by title.
+
+    Attributes:
+        source: the run to start from and to compare with; `from` in the file.
+        without_sft: start from the model itself; stands in place of `from`.
+        negatives: what the target is preferred to.
+        reference_cache: folder of reference log-probabilities that several runs share; absent, `reference` in the run.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    objective: PreferenceObjective = PreferenceObjective()
+    stage: Literal["preference"]
+    source: Path | None = Field(default=None, alias="from")
+    without_sft: bool = False
+    epochs: int = Field(default=3, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    negatives: Negatives = Negatives()
+    reference_cache: Path | None = None
+
+    @model_validator(mode="after")
+    def _check_preference(self) -> Self:
+        if (self.source is None) != self.without_sft:
+            neither = "no run to start from: name one with --from, or pass --without-sft and a --model"
+            raise ValueError(neither if self.source is None else "--from and --without-sft exclude each other")
+        if self.negatives.refresh_steps is not None and self.lora is None and self.objective.has_reference:
+            raise ValueError(
+                "all weights train, so there is no reference left for refreshed negatives: add --lora, or leave "
+                "--refresh-steps out"
+            )
+        if self.objective.name == "dpo" and self.negatives.count != 1:
+            raise ValueError(f"dpo takes 1 negative, not {self.negatives.count}: pass --negatives 1, or take dmpo")
+        return self
+
+
+AnyRecipe = Recipe | PreferenceRecipe
+RECIPES: dict[str, type[Recipe] | type[PreferenceRecipe]] = {"sft": Recipe, "preference": PreferenceRecipe}
+"""The recipe of each stage."""
 
 
 def load_recipe(path: Path) -> dict[str, Any]:
@@ -123,38 +180,56 @@ def load_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise UserError("is not a recipe: a mapping of names to values is expected", where=path)
     if isinstance(fields.get("objective"), str):
-        fields["objective"] = find_objective(fields["objective"], where=f"{path}, objective")
-    for part in ("objective", "lora", "validation"):
+        stage = str(fields.get("stage", "sft"))
+        fields["objective"] = find_objective(fields["objective"], stage, where=f"{path}, objective")
+    for part in ("objective", "lora", "validation", "negatives"):
         if not isinstance(fields.get(part, {}), dict | None):
             raise UserError(f"{part}: a mapping of names to values is expected", where=path)
     return fields
 
 
-def find_objective(name: str, *, where: str) -> dict[str, Any]:
+def find_objective(name: str, stage: str, *, where: str) -> dict[str, Any]:
     """The fields of an objective by its short name.
 
     Raises:
-        UserError: no such objective.
+        UserError: no such objective in this stage.
     """
-    if name not in OBJECTIVES:
-        raise UserError(f"no such objective: {name}", where=where, mend=_choose(name, list(OBJECTIVES)))
-    return OBJECTIVES[name]
+    known = STAGE_OBJECTIVES[check_stage(stage, where=where)]
+    if name in known:
+        return known[name]
+    for other, objectives in STAGE_OBJECTIVES.items():
+        if name in objectives:
+            raise UserError(f"{name} is no objective of the stage {stage}", where=where, mend=f"pass --stage {other}")
+    raise UserError(f"no such objective: {name}", where=where, mend=_choose(name, list(known)))
 
 
-def make_recipe(fields: dict[str, Any], *, where: str) -> Recipe:
+def check_stage(stage: object, *, where: str) -> str:
+    """The stage, if there is such a one.
+
+    Raises:
+        UserError: there is none.
+    """
+    if stage not in RECIPES:
+        raise UserError(f"no such stage: {stage}", where=where, mend=_choose(str(stage), list(RECIPES)))
+    return str(stage)
+
+
+def make_recipe(fields: dict[str, Any], *, where: str) -> AnyRecipe:
     """Check the fields of a recipe.
 
     Raises:
         UserError: an unknown name (with the nearest known one), a missing one, or a value that does not fit.
     """
+    kind = RECIPES[check_stage(fields.get("stage", "sft"), where=where)]
     try:
-        return Recipe.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        known = _names(Recipe)
+        known = _names(kind)
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            raise UserError(f"unknown name {'.'.join(path)}", where=where, mend=_choose(path[-1], known)) from error
+            mend = _other_stage(path[-1], kind) or _choose(path[-1], known)
+            raise UserError(f"unknown name {'.'.join(path)}", where=where, mend=mend) from error
         name = ".".join(part for part in path if part in known)  # without the branch of a union
         if first["type"] == "missing":
             raise UserError(f"no {name} given", where=where, mend=f"name it: --{name}") from error
@@ -174,9 +249,17 @@ def _choose(name: str, choices: list[str]) -> str:
     return (f"did you mean {near[0]}? " if near else "") + f"choose from {', '.join(choices)}"
 
 
+def _other_stage(name: str, kind: type[BaseModel]) -> str | None:
+    """Where a name belongs that the recipe of this stage does not know."""
+    for stage, other in RECIPES.items():
+        if other is not kind and name in _names(other) and name not in _names(kind):
+            return f"it belongs to --stage {stage}"
+    return None
+
+
 def _names(model: type[BaseModel]) -> list[str]:
     """Names of a model's fields and of the models below it."""
-    names = list(model.model_fields)
+    names = [field.alias or name for name, field in model.model_fields.items()]
     for field in model.model_fields.values():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -18,11 +18,11 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.errors import UserError
 from catalign.files import disk_error, read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
-from catalign.model.loading import load_trained
+from catalign.model.loading import load_trained, save_weights
 from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template
-from catalign.training.recipe import Recipe, load_recipe, make_recipe
+from catalign.training.recipe import AnyRecipe, load_recipe, make_recipe
 
 RECIPE, PROVENANCE, TEMPLATE, CATALOGUE, CHECKPOINTS = (
     "recipe.yaml", "provenance.json", "template.json", "catalogue", "checkpoints",
@@ -45,7 +45,7 @@ class Run:
     """
 
     folder: Path
-    recipe: Recipe
+    recipe: AnyRecipe
     model: LanguageModel
     catalogue: Catalogue
     prompter: Prompter
@@ -56,7 +56,8 @@ class Run:
     def checkpoint(self) -> str:
         """What made a prediction, for the record."""
         name, epoch = self.folder.resolve().name, self.training["best_epoch"]
-        return f"{name} of {self.started}, epoch {epoch:g}, chosen on valid"
+        chosen = "chosen on valid" if self.training["chosen_on"] == "valid" else "the last"
+        return f"{name} of {self.started}, epoch {epoch:g}, {chosen}"
 
 
 def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Run:
@@ -66,14 +67,8 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
         UserError: it is not a run folder, or its training has not finished.
     """
     folder = Path(folder)
-    if not (folder / RECIPE).is_file():
-        raise UserError(
-            "is not a run folder (no recipe.yaml)", where=folder, mend="give a folder made by catalign train"
-        )
+    recipe = read_recipe(folder)
     provenance = read_json(folder / PROVENANCE)
-    if "training" not in provenance:
-        raise UserError("this run has not finished", where=folder, mend="train it again with --overwrite")
-    recipe = make_recipe(load_recipe(folder / RECIPE), where=str(folder / RECIPE))
     model = load_trained(folder, recipe.model, dtype=dtype)
     if device is not None:
         model = model.to(device)
@@ -95,14 +90,31 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
     )
 
 
-def start_run(folder: Path, recipe: Recipe, catalogue: Catalogue, template: Template) -> None:
+def read_recipe(folder: Path) -> AnyRecipe:
+    """The recipe of a finished run.
+
+    Raises:
+        UserError: it is not a run folder, or its training has not finished.
+    """
+    if not (folder / RECIPE).is_file():
+        raise UserError(
+            "is not a run folder (no recipe.yaml)", where=folder, mend="give a folder made by catalign train"
+        )
+    if "training" not in read_json(folder / PROVENANCE):
+        raise UserError("this run has not finished", where=folder, mend="train it again with --overwrite")
+    return make_recipe(load_recipe(folder / RECIPE), where=str(folder / RECIPE))
+
+
+def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template) -> None:
     """Write what is known before training: recipe, template, catalogue and provenance."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from error
     with whole_file(folder / RECIPE) as partial:
-        partial.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+        partial.write_text(
+            yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False), encoding="utf-8"
+        )
     write_json(folder / TEMPLATE, template.model_dump())
     (folder / CATALOGUE).mkdir(exist_ok=True)
     catalogue.save(folder / CATALOGUE)
@@ -112,14 +124,13 @@ def start_run(folder: Path, recipe: Recipe, catalogue: Catalogue, template: Temp
 def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> None:
     """Write the best weights, then the summary whose presence marks a finished run."""
     try:
-        model.causal.save_pretrained(str(folder))
-        model.tokenizer.save_pretrained(folder)
+        save_weights(model, folder)
     except OSError as error:
         raise disk_error(error, folder) from error
     write_json(folder / PROVENANCE, {**read_json(folder / PROVENANCE), "training": training})
 
 
-def provenance(recipe: Recipe) -> dict[str, Any]:
+def provenance(recipe: AnyRecipe) -> dict[str, Any]:
     """What produced a run: command, versions, source state, machine, seed, dataset."""
     return {
         "command": " ".join(["catalign", *sys.argv[1:]]),

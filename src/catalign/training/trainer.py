@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from catalign.model.loading import load_weights
-from catalign.training.batches import BatchMaker, Windows
-from catalign.training.module import TrainingModule
+from catalign.model.loading import load_weights, save_weights
+from catalign.training.batches import Batches, Windows
+from catalign.training.module import LossModule
 
-TEMPERATURE_FILE = "temperature.json"
 Validate = Callable[[], dict[str, float]]
 
 
@@ -61,10 +60,10 @@ def window_order(windows: Windows, *, by_user: bool, seed: int) -> Sampler[int]:
 
 
 class CatalogueTrainer(Trainer):
-    """Trains a `TrainingModule` on windows.
+    """Trains a `LossModule` on windows.
 
     Args:
-        module: the model and its objective.
+        module: the model and its loss.
         args: arguments of the Trainer.
         batches: makes a batch of window numbers; the data collator.
         validate: returns the metrics of the validation split, without prefix; None, nothing is validated.
@@ -74,9 +73,9 @@ class CatalogueTrainer(Trainer):
 
     def __init__(
         self,
-        module: TrainingModule,
+        module: LossModule,
         args: TrainingArguments,
-        batches: BatchMaker,
+        batches: Batches,
         *,
         validate: Validate | None,
         by_user: bool,
@@ -89,14 +88,14 @@ class CatalogueTrainer(Trainer):
             train_dataset=WindowNumbers(len(batches.windows)),
             eval_dataset=None if validate is None else WindowNumbers(0),  # asked for, never read: see `evaluate`
             data_collator=batches,
-            callbacks=[_TemperatureStep(module), *callbacks],
+            callbacks=[*module.callbacks(), *callbacks],
         )
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         return window_order(self.batches.windows, by_user=self.by_user, seed=self.args.seed)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """Scored positions of the whole step: of all its micro-batches, in all processes."""
+        """What the whole step's loss is divided by: the items of all its micro-batches, in all processes."""
         count = torch.tensor(sum(self.module.count_items(batch) for batch in batch_samples), device=device)
         if self.args.world_size > 1:
             count = self.accelerator.gather(count).sum()
@@ -117,24 +116,7 @@ class CatalogueTrainer(Trainer):
         """Save the Hugging Face model alone: no wrapper's prefix in the names, nothing pickled."""
         folder = Path(output_dir or str(self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        self.module.model.causal.save_pretrained(str(folder))
-        self.module.model.tokenizer.save_pretrained(folder)
+        save_weights(self.module.model, folder)
 
     def _load_best_model(self) -> None:
         load_weights(self.module.model, Path(str(self.state.best_model_checkpoint)))
-
-
-class _TemperatureStep(TrainerCallback):
-    """Moves the adaptive temperature once per optimiser step and keeps it in the Trainer's state."""
-
-    def __init__(self, module: TrainingModule) -> None:
-        self.module = module
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.module.adaptive is not None:
-            self.module.adaptive.step()
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        logs = kwargs["logs"]
-        if self.module.adaptive is not None and "loss" in logs:
-            logs["temperature"] = float(self.module.adaptive.temperature)

@@ -18,9 +18,9 @@ from catalign.model.precision import choose_device, choose_precision
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
 from catalign.training.batches import BatchMaker, Windows
+from catalign.training.fit import fit
 from catalign.training.module import Objective, TrainingModule
 from catalign.training.recipe import Recipe
-from catalign.training.train import fit
 
 
 def init_model(
@@ -103,4 +103,7 @@ def warm_up(
     module = TrainingModule(model, recipe.objective, prompter.trie)
     batches = BatchMaker(windows, prompter, scores=recipe.objective.scores, row_tokens=recipe.row_tokens)
     precision = choose_precision(choose_device(), recipe.precision)
-    return fit(module, batches, recipe, scratch, None, use_bfloat16=precision.dtype == torch.bfloat16)
+    return fit(
+        module, batches, recipe, scratch, None,
+        use_bfloat16=precision.dtype == torch.bfloat16, description="warm-up",
+    )  # fmt: skip

@@ -1,0 +1,270 @@
+"""The preference stage: from a finished run to one that ranks a title above k others.
+
+Legend: S windows, C titles behind each prompt: the target, then its K negatives.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from peft import PeftModel
+from rich.progress import Progress
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.data.dataset import Dataset, load_dataset
+from catalign.errors import UserError
+from catalign.model.language_model import LanguageModel
+from catalign.model.loading import add_lora, load_language_model
+from catalign.model.precision import choose_device, choose_precision
+from catalign.model.reference import (
+    adapter_digest,
+    check_tokenizer,
+    model_digest,
+    reference_weights,
+    tokenizer_digest,
+    train_on,
+)
+from catalign.progress import progress_bar
+from catalign.prompting.histories import LAST_TEN
+from catalign.prompting.prompter import Prompter
+from catalign.prompting.templates import Template, load_template
+from catalign.training.batches import Windows
+from catalign.training.negatives import (
+    check_allowed,
+    count_allowed,
+    drawn_negatives,
+    given_negatives,
+    hard_negatives,
+)
+from catalign.training.preference_module import PreferenceBatches, PreferenceModule
+from catalign.training.recipe import PreferenceRecipe
+from catalign.training.reference_cache import ReferenceCache, hash_prompts
+from catalign.training.run import load_run, read_recipe, start_run
+from catalign.training.train import check_output, complete_run, resolved, training_frame
+from catalign.training.validation import choose_validation
+
+CACHE = "reference"
+WINDOWS_AT_ONCE = 64  # of a reference pass
+
+
+def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The fields of a preference recipe, with what they leave out taken over from the run they start from.
+
+    Dataset, template, history rule and adapter are those of the run; `model` is its base model or, where it holds full
+    weights, the run itself; the score mode is what it was trained with.
+
+    Raises:
+        UserError: the run has not finished or is none, or a field contradicts it.
+    """
+    if fields.get("stage") != "preference" or not isinstance(fields.get("from"), str | Path):
+        return fields  # nothing to start from, which the recipe may not allow
+    folder = Path(fields["from"]).resolve()
+    source = read_recipe(folder)
+    adapter = (folder / "adapter_config.json").is_file()
+    plain = source.model_dump(mode="json")
+    taken = {name: plain[name] for name in ("template", "history", *(["lora"] if adapter else []))}
+    taken["model"] = source.model if adapter else str(folder)
+    for name, value in taken.items():
+        given = fields.get(name, value)
+        same = given.items() <= value.items() if isinstance(given, dict) and isinstance(value, dict) else given == value
+        if not same:
+            raise UserError(f"{name}: the run {folder} has another", where=where, mend="leave it out")
+    objective = source.objective
+    score = "full" if objective.scores == "vocabulary" else "valid"
+    return {
+        "dataset": plain["dataset"],
+        "trust_remote_code": source.trust_remote_code,
+        **fields,
+        **taken,
+        "from": str(folder),
+        "objective": {"score": score, **(fields.get("objective") or {})},
+    }
+
+
+def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+    """Train by a recipe (made from `continued` fields) and leave a run folder.
+
+    Everything a user can get wrong is checked before the folder is made.
+
+    Returns:
+        The summary of the training.
+
+    Raises:
+        UserError: the output exists; run, dataset, negatives or reference cache do not fit.
+    """
+    output = Path(output)
+    check_output(output, [Path(recipe.model), *([recipe.source] if recipe.source else [])], overwrite=overwrite)
+    dataset = load_dataset(recipe.dataset)
+    recipe = _resolved(recipe, dataset)
+    set_seed(recipe.seed)
+    catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
+    model, template = _start(recipe, catalogue)
+    model.to(choose_device())
+    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
+    validate = choose_validation(dataset, model, prompter, recipe)
+    stage = PreferenceStage(recipe, model, prompter, training_frame(dataset, recipe))
+    shared, compares = recipe.reference_cache, recipe.objective.has_reference
+    cache = stage.open_cache(shared, catalogue) if compares and shared is not None else None  # may be refused
+    stage.choose_negatives(dataset)
+
+    if output.exists():
+        shutil.rmtree(output)
+    start_run(output, recipe, catalogue, template)
+    if compares and cache is None:
+        cache = stage.open_cache(output / CACHE, catalogue)
+    if cache is not None:
+        with progress_bar() as progress:
+            stage.take_reference(cache, progress)
+    refresh = [] if recipe.negatives.refresh_steps is None else [RefreshNegatives(stage, cache)]
+    return complete_run(stage.module, stage.batches, recipe, output, validate, refresh)
+
+
+class PreferenceStage:
+    """Windows, negatives and reference of one run.
+
+    Attributes:
+        module: the model and its loss.
+        batches: windows, negatives and their reference.
+    """
+
+    def __init__(self, recipe: PreferenceRecipe, model: LanguageModel, prompter: Prompter, frame: pl.DataFrame) -> None:
+        self.recipe, self.prompter, self._frame = recipe, prompter, frame
+        self.module = PreferenceModule(model, recipe.objective, prompter.trie).train()
+        self._precision = choose_precision(choose_device(), recipe.precision).dtype
+        self.batches = PreferenceBatches(
+            Windows.from_frame(frame),
+            prompter,
+            scores=recipe.objective.scores,
+            row_tokens=recipe.row_tokens,
+            share=recipe.share_prefixes and model.shares_prefixes,
+        )
+        self._prompts = self.batches.maker.prompts(range(len(frame)))
+        self._prompt_S = hash_prompts(self._prompts)
+
+    def open_cache(self, folder: Path, catalogue: Catalogue) -> ReferenceCache:
+        """The cache of the reference's log-probabilities in a folder.
+
+        Raises:
+            UserError: the folder is of another reference.
+        """
+        header = {
+            "model": model_digest(self.module.model),
+            "adapter": adapter_digest(self.module.model),
+            "tokenizer": tokenizer_digest(self.module.model.tokenizer),
+            "catalogue": catalogue.digest,
+            "template": self.prompter.template.model_dump(),
+            "score": self.recipe.objective.score,
+            "precision": str(self._precision).removeprefix("torch."),
+        }
+        return ReferenceCache(folder, header)
+
+    def choose_negatives(self, dataset: Dataset) -> None:
+        """Take the negatives of all windows, before the first step.
+
+        Raises:
+            UserError: the catalogue does not allow so many, or those given do not fit.
+        """
+        settings, trie, windows = self.recipe.negatives, self.prompter.trie, self.batches.windows
+        if settings.kind == "hard":
+            check_allowed(count_allowed(trie, windows.histories, windows.target_S), settings)
+            self.search_negatives()
+        elif settings.kind == "given":
+            where = dataset.folder / "windows/train.parquet"
+            self.batches.change(given_negatives(self._frame, trie, settings.count, where))
+        else:
+            counts, seed = dataset.training_counts(), self.recipe.seed if settings.seed is None else settings.seed
+            drawn = drawn_negatives(settings, trie, dataset.items, counts, windows.histories, windows.target_S, seed)
+            self.batches.change(drawn)
+
+    def search_negatives(self) -> None:
+        """Take as negatives what the model recommends now, but for target and history."""
+        windows, count = self.batches.windows, self.recipe.negatives.count
+        found = hard_negatives(
+            self.module.model, self.prompter.trie, self._prompts, windows.histories, windows.target_S, count,
+            self.recipe.objective.score,
+        )  # fmt: skip
+        self.batches.change(found)
+
+    def take_reference(self, cache: ReferenceCache | None, progress: Progress | None = None) -> None:
+        """Give the batches the reference log-probabilities: from the cache, and what it lacks computed."""
+        if cache is None:
+            return
+        item_SC = self.batches.item_SC
+        score_SC = cache.find(self._prompt_S, item_SC)
+        unknown_S = np.flatnonzero(np.isnan(score_SC).any(axis=1))
+        unknown_S = unknown_S[np.argsort(self.batches.windows.user_S[unknown_S], kind="stable")]
+        task = progress.add_task("reference log-probabilities", total=len(unknown_S), note="") if progress else None
+        for start in range(0, len(unknown_S), WINDOWS_AT_ONCE):
+            numbers = unknown_S[start : start + WINDOWS_AT_ONCE]
+            score_SC[numbers] = self.reference_scores(numbers.tolist())
+            if progress and task is not None:
+                progress.advance(task, len(numbers))
+        if len(unknown_S):
+            cache.add(self._prompt_S[unknown_S], item_SC[unknown_S], score_SC[unknown_S])
+        self.batches.reference_SC = score_SC
+
+    @torch.no_grad()
+    def reference_scores(self, numbers: list[int]) -> npt.NDArray[np.float32]:
+        """The reference's log-probabilities of the titles of some windows, computed now; [windows, C]."""
+        model = self.module.model
+        batch = {name: value.to(model.device) for name, value in self.batches(numbers).items()}
+        half = torch.autocast(model.device.type, torch.bfloat16, enabled=self._precision == torch.bfloat16)
+        with half, reference_weights(model):
+            score_S = self.module.log_probabilities(**batch)
+        scores: npt.NDArray[np.float32] = score_S.view(len(numbers), -1).cpu().numpy()
+        return scores
+
+
+class RefreshNegatives(TrainerCallback):
+    """Searches hard negatives anew every so many steps; they count from the batches that are packed after that."""
+
+    def __init__(self, stage: PreferenceStage, cache: ReferenceCache | None) -> None:
+        self.stage, self.cache = stage, cache
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Search after every so many steps, but not after the last."""
+        every = self.stage.recipe.negatives.refresh_steps
+        if every is not None and state.global_step % every == 0 and state.global_step < state.max_steps:
+            self.stage.search_negatives()
+            self.stage.take_reference(self.cache)
+
+
+def _resolved(recipe: PreferenceRecipe, dataset: Dataset) -> PreferenceRecipe:
+    """The recipe with absolute paths and with the seed of the negatives spelt out."""
+    recipe = resolved(recipe, dataset)
+    changed: dict[str, Any] = {}
+    if recipe.negatives.seed is None:
+        changed["negatives"] = recipe.negatives.model_copy(update={"seed": recipe.seed})
+    if recipe.reference_cache is not None:
+        changed["reference_cache"] = recipe.reference_cache.resolve()
+    return recipe.model_copy(update=changed)
+
+
+def _start(recipe: PreferenceRecipe, catalogue: Catalogue) -> tuple[LanguageModel, Template]:
+    """The model that trains, its reference beside or below it, and the template.
+
+    Raises:
+        UserError: the run is none, of another catalogue, or of another tokenizer than its model has now.
+    """
+    if recipe.source is None:
+        template = load_template(recipe.template)
+        model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
+    else:
+        run = load_run(recipe.source)
+        if run.catalogue.digest != catalogue.digest:
+            raise UserError(
+                "has another catalogue than the run to start from was trained on",
+                where=recipe.dataset,
+                mend="pass the dataset of the run with --dataset",
+            )
+        check_tokenizer(run.model, recipe.source)
+        model, template = run.model, run.prompter.template
+        if isinstance(model.causal, PeftModel):
+            train_on(model, recipe.source)
+            return model, template
+    return add_lora(model, recipe.lora, recipe.seed) if recipe.lora is not None else model, template

@@ -59,10 +59,13 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     weights, the run itself; the score mode is what it was trained with.
 
     Raises:
-        UserError: the run has not finished or is none, or a field contradicts it.
+        UserError: no run is named, it has not finished or is none, or a field contradicts it.
     """
-    if fields.get("stage") != "preference" or not isinstance(fields.get("from"), str | Path):
-        return fields  # nothing to start from, which the recipe may not allow
+    if fields.get("stage") != "preference" or fields.get("without_sft"):
+        return fields
+    if not isinstance(fields.get("from"), str | Path):
+        mend = "name one with --from, or pass --without-sft and a --model"
+        raise UserError("no run to start from", where=where, mend=mend)
     folder = Path(fields["from"]).resolve()
     source = read_recipe(folder)
     adapter = (folder / "adapter_config.json").is_file()

@@ -146,8 +146,7 @@ class PreferenceRecipe(StageRecipe):
     @model_validator(mode="after")
     def _check_preference(self) -> Self:
         if (self.source is None) != self.without_sft:
-            neither = "no run to start from: name one with --from, or pass --without-sft and a --model"
-            raise ValueError(neither if self.source is None else "--from and --without-sft exclude each other")
+            raise ValueError("a run to start from, --from, or --without-sft: one of them, not both")
         if self.negatives.refresh_steps is not None and self.lora is None and self.objective.has_reference:
             raise ValueError(
                 "all weights train, so there is no reference left for refreshed negatives: add --lora, or leave "

@@ -116,7 +116,18 @@ class TrainingModule(LossModule):
         return int(batch["all_positions"])
 
     def forward(
+        self, *, num_items_in_batch: torch.Tensor | int | None = None, **batch: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return {"loss": the loss}; the arguments are those of `BatchMaker`."""
+        losses_P = self.token_losses(**batch)
+        denominator = "branching" if self.objective.name == "lml" else self.objective.denominator
+        total, count = reduce_losses(losses_P, denominator, int(batch["all_positions"]))
+        loss = total / max(int(num_items_in_batch if num_items_in_batch is not None else count), 1)
+        return {"loss": self.scaled(loss)}
+
+    def token_losses(
         self,
+        *,
         token_RN: torch.Tensor,
         depth_RN: torch.Tensor,
         node_P: torch.Tensor,
@@ -124,21 +135,18 @@ class TrainingModule(LossModule):
         position_E: torch.Tensor,
         symbol_E: torch.Tensor,
         first_P: torch.Tensor,
-        all_positions: torch.Tensor,
-        token_counts: torch.Tensor,
         end_RN: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> dict[str, torch.Tensor]:
-        """Return {"loss": the loss}; the arguments are those of `BatchMaker`."""
+        **_: torch.Tensor,
+    ) -> torch.Tensor:
+        """-log p of the gold token at every scored position; [P], float32. In training ATS observes them."""
         hidden_PH = self.model.hidden_states(token_RN, depth_RN, end_RN, node_P)
         if self.objective.name == "lml":
-            losses_P = vocabulary_losses(self.model, hidden_PH, gold_P, self._temperature())
-            total, count = reduce_losses(losses_P, "branching", len(losses_P))
-        else:
-            losses_P = self._masked_losses(hidden_PH, gold_P, position_E, symbol_E, first_P)
-            total, count = reduce_losses(losses_P, self.objective.denominator, int(all_positions))
-        loss = total / max(int(num_items_in_batch if num_items_in_batch is not None else count), 1)
-        return {"loss": loss * self._temperature() if self.adaptive is not None else loss}
+            return vocabulary_losses(self.model, hidden_PH, gold_P, self._temperature())
+        return self._masked_losses(hidden_PH, gold_P, position_E, symbol_E, first_P)
+
+    def scaled(self, loss: torch.Tensor) -> torch.Tensor:
+        """The loss as it is minimised: under ATS times the temperature, so that it does not weigh less for it."""
+        return loss * self.adaptive.temperature if self.adaptive is not None else loss
 
     def _temperature(self) -> float | torch.Tensor:
         if self.adaptive is not None:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from catalign.catalogue.catalogue import Catalogue
+from catalign.decoding.candidates import score_candidates
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
@@ -27,6 +29,21 @@ class Recommendation:
     item_id: str
     title: str
     probability: float
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    """One candidate in its place.
+
+    Attributes:
+        item_id: as in the catalogue.
+        title: its title.
+        log_probability: of the title, exact; items that share a title share it.
+    """
+
+    item_id: str
+    title: str
+    log_probability: float
 
 
 class Recommender:
@@ -119,6 +136,36 @@ class Recommender:
                 if item >= 0
             ]
             for items, probabilities in zip(items_BK.tolist(), probability_BK, strict=True)
+        ]
+
+    def rank(
+        self, history: Sequence[str], candidates: Sequence[str], *, score: ScoreMode = "valid"
+    ) -> list[RankedItem]:
+        """Rank given items for one person, best first, by the exact log-probability of their titles.
+
+        Args:
+            history: item ids or titles, oldest first.
+            candidates: item ids or titles of the catalogue; equal scores stay in this order.
+            score: see `decoding.search.search_titles`; `valid` compares with all titles of the catalogue.
+
+        Raises:
+            UserError: an empty history or no candidates, a candidate named twice, or an item that the catalogue does
+                not have (with suggestions).
+        """
+        indices = self.indices(history)
+        if isinstance(candidates, str) or not candidates:
+            what = "is one text" if candidates else "there are none"
+            raise UserError(what, where="the candidates", mend="give a list of item ids or titles")
+        items = [self.catalogue.index_of(text) for text in candidates]
+        repeated = {item for item in items if items.count(item) > 1}
+        if repeated:
+            title = self.catalogue.titles[min(repeated)]
+            raise UserError(f'"{title}" is named twice', where="the candidates", mend="name each candidate once")
+        (scores,) = score_candidates(self.run.model, self.run.prompter, [indices], [items], score=score)
+        order = np.argsort(-scores, kind="stable").tolist()
+        return [
+            RankedItem(self.catalogue.item_ids[item], self.catalogue.titles[item], float(scores[place]))
+            for place, item in ((place, items[place]) for place in order)
         ]
 
     def indices(self, history: Sequence[str], *, where: str = "the history") -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.catalogue.catalogue import Catalogue
@@ -71,6 +71,7 @@ def test_the_oldest_items_are_left_out(answers_all: bool, longest: int, caplog: 
 names = st.text(st.characters(codec="ascii", exclude_categories=["C"]), min_size=1, max_size=12)
 
 
+@settings(deadline=None)
 @given(st.lists(names, min_size=3, max_size=6, unique=True), st.sampled_from(sorted(PAIRS)), st.data())
 def test_the_pair_prompt_is_the_published_one(titles: list[str], domain: str, data: st.DataObject) -> None:
     catalogue = Catalogue.from_lists(map(str, range(len(titles))), titles)

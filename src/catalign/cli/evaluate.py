@@ -1,77 +1,83 @@
 """`catalign evaluate`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from catalign.errors import UserError
+Candidates, Full = "Protocols candidates and pairs", "Protocol full"
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder made by catalign train.")],
+    protocol: Annotated[
+        Literal["full", "candidates", "pairs"],
+        typer.Option(help="Search the full catalogue; rank one of N candidates; target against negative."),
+    ] = "full",
     split: Annotated[
         Literal["test", "valid", "train"], typer.Option(help="Which windows; train shows the fit.")
     ] = "test",
     windows: Annotated[int | None, typer.Option(min=1, help="Draw this many windows; default all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    beams: Annotated[int, typer.Option(min=1, help="Width of the search.")] = 20,
     score: Annotated[
-        Literal["valid", "full"],
-        typer.Option(help="Softmax over the tokens that continue a title, or over the whole vocabulary."),
-    ] = "valid",
+        Literal["valid", "full"] | None,
+        typer.Option(help="Softmax over the tokens that continue a title (default), or over the whole vocabulary."),
+    ] = None,
+    beams: Annotated[
+        int | None, typer.Option(min=1, help="Width of the search; default 20.", rich_help_panel=Full)
+    ] = None,
     length_penalty: Annotated[
-        float, typer.Option(help="Divide log-probabilities by (tokens of the title) to this power.")
-    ] = 0.0,
+        float | None,
+        typer.Option(help="Divide log-probabilities by (tokens of the title) to this power.", rich_help_panel=Full),
+    ] = None,
     exclude_history: Annotated[
-        bool, typer.Option("--exclude-history", help="Never recommend what is in the history.")
-    ] = False,
+        bool | None,
+        typer.Option("--exclude-history", help="Never recommend what is in the history.", rich_help_panel=Full),
+    ] = None,
+    candidates: Annotated[
+        int | None, typer.Option(min=2, help="N, the target among them; default 20.", rich_help_panel=Candidates)
+    ] = None,
+    prompt: Annotated[
+        Literal["history", "choices"] | None,
+        typer.Option(help="Show the history alone (default), or the candidates too.", rich_help_panel=Candidates),
+    ] = None,
+    generation: Annotated[
+        Literal["constrained", "free"] | None,
+        typer.Option(help="Answer with a candidate (default), or write freely.", rich_help_panel=Candidates),
+    ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder; default the one trained on.")] = None,
+    transfer: Annotated[bool, typer.Option("--transfer", help="Allow a dataset of another catalogue.")] = False,
     output: Annotated[Path | None, typer.Option(help="Where predictions go; default a folder inside the run.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Histories in one batch.")] = 32,
     json: Annotated[bool, typer.Option("--json", help="Print the metrics as JSON.")] = False,
 ) -> None:
-    """Rank the full catalogue for windows of a split: HR, NDCG and MRR at 1, 5, 10 and 20, warm and cold targets apart.
+    """Rank for windows of a split: HR, NDCG and MRR over the full catalogue, warm and cold targets apart.
 
-    Predictions are written while it runs; an interrupted evaluation goes on where it stopped. Popularity and item-kNN
-    are printed beside the model.
+    Other protocols: one of N candidates (HR@1, ValidRatio), or pairs (paired accuracy, pooled AUC). Predictions are
+    written while it runs; an interrupted evaluation goes on where it stopped. Popularity and item-kNN are printed
+    beside the model.
 
     catalign evaluate runs/msl --windows 1000 --json
     """
-    from catalign.catalogue.catalogue import Catalogue
-    from catalign.data.dataset import load_dataset
-    from catalign.evaluation.evaluate import evaluate_search, floor_rows
-    from catalign.evaluation.table import as_json, as_rich
-    from catalign.files import write_json
+    from catalign.evaluate_run import Draw, RunEvaluation, protocol_options
+    from catalign.evaluation.protocol_table import table_of
+    from catalign.evaluation.table import as_json
     from catalign.progress import results
-    from catalign.recommender import Recommender
 
-    recommender = Recommender.load(run)
-    trained_on = recommender.run.recipe.dataset
-    if dataset is None and not trained_on.is_dir():
-        raise UserError("the dataset of this run is gone", where=trained_on, mend="pass it with --dataset")
-    opened = load_dataset(dataset or trained_on)
-    if Catalogue.from_frame(opened.items).digest != recommender.catalogue.digest:
-        raise UserError(
-            "has another catalogue than the run was trained on",
-            where=opened.folder,
-            mend="pass the dataset of the run with --dataset",
-        )
-    search = recommender.search(
-        beams=beams, score=score, length_penalty=length_penalty, exclude_history=exclude_history, batch_size=batch_size
-    )
-    draw = f"{windows}-seed{seed}" if windows is not None else "all"
-    name = f"{split}-{draw}-beams{beams}-{score}" + ("-new" if exclude_history else "")
-    name += f"-length{length_penalty:g}" if length_penalty else ""
-    metrics = evaluate_search(
-        search, opened, output or run / "evaluations" / name,
-        split=split, windows=windows, seed=seed, depth=min(20, beams),
-        checkpoint=recommender.run.checkpoint,
-    )  # fmt: skip
-    floor = floor_rows(opened, split=split, windows=windows, seed=seed, exclude_history=exclude_history)
-    write_json(run / "metrics.json", {**metrics, "floor": floor})
-    rows = {**floor, recommender.run.recipe.objective.label: metrics}
+    given: dict[str, Any] = {
+        "score": score, "beams": beams, "length_penalty": length_penalty, "exclude_history": exclude_history,
+        "candidates": candidates, "prompt": prompt, "generation": generation,
+    }  # fmt: skip
+    options = protocol_options(protocol, {name: value for name, value in given.items() if value is not None})
+    evaluation = RunEvaluation(run, dataset, transfer=transfer)
+    of_protocol: dict[str, Callable[..., Any]] = {
+        "full": evaluation.full,
+        "candidates": evaluation.candidates,
+        "pairs": evaluation.pairs,
+    }
+    rows = of_protocol[protocol](Draw(split, windows, seed, batch_size, output), **options)
     if json:
         typer.echo(as_json(rows))
     else:
-        results.print(as_rich(rows))
+        results.print(table_of(protocol, rows))

@@ -14,6 +14,7 @@ from catalign.cli import data, model
 from catalign.cli.doctor import doctor
 from catalign.cli.evaluate import evaluate
 from catalign.cli.quickstart import quickstart
+from catalign.cli.rank import rank
 from catalign.cli.recommend import recommend
 from catalign.cli.train import train
 from catalign.errors import UserError
@@ -32,6 +33,7 @@ app.add_typer(model.app, name="model")
 app.command()(train)
 app.command()(evaluate)
 app.command()(recommend)
+app.command()(rank)
 app.command()(doctor)
 
 

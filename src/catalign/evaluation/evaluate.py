@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from catalign.data.dataset import Dataset
 from catalign.decoding.recommend import CatalogueSearch
@@ -45,9 +46,7 @@ def evaluate_search(
     Raises:
         UserError: the split is empty, or the folder holds predictions of other settings.
     """
-    asked = draw_windows(dataset.windows(split), windows, seed)
-    if len(asked) == 0:
-        raise UserError(f"the split {split} has no windows", where=dataset.folder, mend="choose another --split")
+    asked = ask_windows(dataset, split, windows, seed)
     expected = {
         "split": split,
         "windows": len(asked),
@@ -74,6 +73,18 @@ def evaluate_search(
     metrics = metrics_of_predictions(folder, dataset.training_counts())
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def ask_windows(dataset: Dataset, split: str, windows: int | None, seed: int) -> pl.DataFrame:
+    """Draw the windows to evaluate; see `draw_windows`.
+
+    Raises:
+        UserError: the split is empty.
+    """
+    asked = draw_windows(dataset.windows(split), windows, seed)
+    if len(asked) == 0:
+        raise UserError(f"the split {split} has no windows", where=dataset.folder, mend="choose another --split")
+    return asked
 
 
 def floor_rows(

@@ -84,7 +84,7 @@ def floor_metrics(
 
 def following_counts(training_windows: pl.DataFrame, items: int) -> sparse.csr_array:
     """Return float64 [I, I]: how often the column's item was the target after the row's item in the history."""
-    row_P, item_P, _ = _pairs(training_windows["history"])
+    row_P, item_P, _ = history_pairs(training_windows["history"])
     target_P = training_windows["target"].to_numpy().astype(np.int64)[row_P]
     return sparse.csr_array((np.ones(len(row_P)), (item_P, target_P)), shape=(items, items))
 
@@ -113,7 +113,7 @@ def rank_by_popularity(
     longest = int(history.list.len().to_numpy().max(initial=0)) if exclude_history else 0
     best_WC = np.tile(order_I[: depth + longest], (len(history), 1))  # enough candidates to lose a whole history
     if exclude_history:
-        row_P, item_P, _ = _pairs(history)
+        row_P, item_P, _ = history_pairs(history)
         place_I = np.argsort(order_I)
         near_P = place_I[item_P] < best_WC.shape[1]
         best_WC[row_P[near_P], place_I[item_P[near_P]]] = NO_ITEM
@@ -143,7 +143,7 @@ def rank_by_similarity(
     order_I = _popularity_order(training_counts_I)
     place_I = np.argsort(order_I)
     items, windows = len(order_I), len(history)
-    row_P, item_P, age_P = _pairs(history)
+    row_P, item_P, age_P = history_pairs(history)
     shape = (windows, items)
     weight_WI = sparse.csr_array((RECENCY**age_P, (row_P, item_P)), shape=shape)
     seen_WI = sparse.csr_array((np.ones(len(row_P), dtype=bool), (row_P, place_I[item_P])), shape=shape)
@@ -188,7 +188,7 @@ def _normalised(
     return sparse.csr_array(left_II @ counts_II @ right_II)
 
 
-def _pairs(history: pl.Series) -> tuple[Ints, Ints, Ints]:
+def history_pairs(history: pl.Series) -> tuple[Ints, Ints, Ints]:
     """Return row, item and age (0 = newest) of every history item, int64 [P] each."""
     length_W = history.list.len().to_numpy().astype(np.int64)
     row_P = np.repeat(np.arange(len(length_W)), length_W)

@@ -63,10 +63,16 @@ def notes(rows: Rows) -> str:
     """Return the lines that belong under the table: what the intervals are over, and what produced each row."""
     over = " / ".join(dict.fromkeys(metrics["ci95_over"] for metrics in rows.values()))
     lines = [f"Full catalogue ranked; 95 % bootstrap intervals over {over}; cold: the target never occurs in training."]
-    for method, metrics in rows.items():
-        if produced := metrics.get("produced_by"):
-            lines.append(f"{method}: " + ", ".join(f"{key} {_value(value)}" for key, value in produced.items()))
-    return "\n".join(lines)
+    return "\n".join([*lines, *describe(rows)])
+
+
+def describe(rows: Rows) -> list[str]:
+    """Return a line for each row that says what produced it."""
+    return [
+        f"{method}: " + ", ".join(f"{key} {_value(value)}" for key, value in metrics["produced_by"].items())
+        for method, metrics in rows.items()
+        if "produced_by" in metrics
+    ]
 
 
 def _cell(metrics: Mapping[str, Any], part: str, metric: str) -> tuple[str, str]:

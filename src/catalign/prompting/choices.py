@@ -105,6 +105,7 @@ class ChoicePrompter:
 
     Attributes:
         template: the template in use.
+        longest_answer: tokens of the longest answer that names one item, the end token among them.
     """
 
     def __init__(
@@ -140,12 +141,14 @@ class ChoicePrompter:
         }
         self._items, self._candidates = tokens_of[template.item], tokens_of[template.candidate]
         self._answers = tokens_of[template.answer]
+        self.longest_answer = max(map(len, self._answers)) + 1
         self._cut = False
 
     def prompt(self, history: Items, candidates: Items) -> TokenArray:
         """The prompt of a history and its candidates, in the order given.
 
-        The oldest items of the history are left out where the context would not hold the longest answer after it.
+        The oldest items of the history are left out where the context would not hold an answer after it: all candidates
+        in any order, or any one item.
 
         Args:
             history: item indices, oldest first.
@@ -156,7 +159,7 @@ class ChoicePrompter:
         """
         listed = list(_between((self._candidates[item] for item in candidates), self._candidate_separator))
         after = [self._question, *listed, self._closing]
-        room = self._context - len(self._opening) - sum(map(len, after)) - self._longest_answer(candidates)
+        room = self._context - len(self._opening) - sum(map(len, after)) - self._answer_room(candidates)
         shown = [self._items[item] for item in history]
         total = sum(map(len, shown)) + len(self._separator) * (len(shown) - 1)
         while shown and total > room:
@@ -170,12 +173,12 @@ class ChoicePrompter:
             )
         return np.concatenate([self._opening, *_between(shown, self._separator), *after])
 
-    def _longest_answer(self, candidates: Items) -> int:
-        """Tokens of the longest answer to a prompt with these candidates, the end token among them."""
-        lengths = [len(self._answers[item]) for item in candidates]
-        if self.template.answers_all:
-            return sum(lengths) + len(self._answer_separator) * (len(lengths) - 1) + 1
-        return max(lengths) + 1
+    def _answer_room(self, candidates: Items) -> int:
+        """Tokens that an answer to a prompt with these candidates may have, the end token among them."""
+        if not self.template.answers_all:
+            return self.longest_answer
+        named = sum(len(self._answers[item]) for item in candidates)
+        return named + len(self._answer_separator) * (len(candidates) - 1) + 1
 
     def _note_cut(self) -> None:
         """Say once that histories are cut to the context."""

@@ -1,0 +1,210 @@
+"""Evaluate a run by one of the protocols: the full catalogue, one of N candidates, pairs."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.data.dataset import Dataset, load_dataset
+from catalign.decoding.candidates import score_candidates
+from catalign.decoding.choices import generate_choices, score_choices, score_orders
+from catalign.decoding.search import ScoreMode
+from catalign.errors import UserError
+from catalign.evaluation.candidates_protocol import evaluate_candidates
+from catalign.evaluation.evaluate import evaluate_search, floor_rows
+from catalign.evaluation.pairs_protocol import evaluate_pairs
+from catalign.files import write_json
+from catalign.prompting.choices import ONE_OF, PAIR, PAIRS, ChoicePrompter, ChoiceTemplate
+from catalign.prompting.prompter import Prompter
+from catalign.recommender import Recommender
+from catalign.training.run import Run
+
+Protocol = Literal["full", "candidates", "pairs"]
+PromptKind = Literal["history", "choices"]
+Generation = Literal["constrained", "free"]
+Rows = dict[str, dict[str, Any]]
+
+OWN_OPTIONS = {
+    "full": {"score", "beams", "length_penalty", "exclude_history"},
+    "candidates": {"score", "candidates", "prompt", "generation"},
+    "pairs": {"score", "prompt"},
+}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which windows are evaluated, and how.
+
+    Attributes:
+        split: `test`, `valid` or `train`.
+        windows: how many are drawn; None takes all.
+        seed: of the draw, and of drawn candidates.
+        batch_size: windows (or pairs) computed at once.
+        output: where predictions go; None makes a folder inside the run.
+    """
+
+    split: str
+    windows: int | None
+    seed: int
+    batch_size: int
+    output: Path | None
+
+    @property
+    def name(self) -> str:
+        """How folders of predictions call it."""
+        return f"{self.split}-{'all' if self.windows is None else f'{self.windows}-seed{self.seed}'}"
+
+
+def protocol_options(protocol: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a protocol, with their defaults.
+
+    Raises:
+        UserError: an option of another protocol, or two that do not go together.
+    """
+    foreign = given.keys() - OWN_OPTIONS[protocol]
+    if foreign:
+        name = min(foreign)
+        owners = " or ".join(f"--protocol {owner}" for owner, names in OWN_OPTIONS.items() if name in names)
+        raise UserError(f"--{name.replace('_', '-')} goes with {owners}", where=f"--protocol {protocol}")
+    listed = given.get("prompt") == "choices"
+    if listed and given.get("score") == "valid":
+        raise UserError("--score valid goes with --prompt history", where="--prompt choices",
+                        mend="answers to listed candidates are scored over the whole vocabulary")  # fmt: skip
+    if given.get("generation") == "free" and "score" in given:
+        raise UserError("--score goes with --generation constrained", where="--generation free")
+    defaults = {
+        "score": "full" if listed else "valid", "beams": 20, "length_penalty": 0.0, "exclude_history": False,
+        "candidates": 20, "prompt": "history", "generation": "constrained",
+    }  # fmt: skip
+    return {name: given.get(name, defaults[name]) for name in OWN_OPTIONS[protocol]}
+
+
+class RunEvaluation:
+    """A run and the dataset it is evaluated on.
+
+    Attributes:
+        run: the run, with the catalogue of the dataset.
+        dataset: where the windows come from.
+    """
+
+    def __init__(self, folder: Path, dataset: Path | None, *, transfer: bool) -> None:
+        """Load both.
+
+        Args:
+            folder: the run.
+            dataset: a dataset folder; None takes the one the run was trained on.
+            transfer: allow a dataset of another catalogue: the run's model and template with that catalogue's titles.
+
+        Raises:
+            UserError: either cannot be loaded, or the dataset has another catalogue and `transfer` is off.
+        """
+        self.run = Recommender.load(folder).run
+        trained_on = self.run.recipe.dataset
+        if dataset is None and not trained_on.is_dir():
+            raise UserError("the dataset of this run is gone", where=trained_on, mend="pass it with --dataset")
+        self.dataset: Dataset = load_dataset(dataset or trained_on)
+        self._elsewhere = ""
+        if Catalogue.from_frame(self.dataset.items).digest == self.run.catalogue.digest:
+            return
+        if not transfer:
+            raise UserError(
+                "has another catalogue than the run was trained on",
+                where=self.dataset.folder,
+                mend="pass the dataset of the run with --dataset, or --transfer to evaluate on this one",
+            )
+        self.run = _with_catalogue(self.run, self.dataset)
+        self._elsewhere = f"-on-{self.dataset.folder.resolve().name}"
+
+    def full(self, draw: Draw, *, beams: int, score: ScoreMode, length_penalty: float, exclude_history: bool) -> Rows:
+        """Search the full catalogue; see `evaluation.evaluate_search`."""
+        search = Recommender(self.run).search(
+            beams=beams, score=score, length_penalty=length_penalty, exclude_history=exclude_history,
+            batch_size=draw.batch_size,
+        )  # fmt: skip
+        name = f"{draw.name}-beams{beams}-{score}" + ("-new" if exclude_history else "")
+        name += f"-length{length_penalty:g}" if length_penalty else ""
+        asked: dict[str, Any] = {"split": draw.split, "windows": draw.windows, "seed": draw.seed}
+        metrics = evaluate_search(
+            search, self.dataset, self._folder(draw, name), **asked, depth=min(20, beams),
+            checkpoint=self.run.checkpoint,
+        )  # fmt: skip
+        floor = floor_rows(self.dataset, **asked, exclude_history=exclude_history)
+        return self._written("metrics", {**metrics, "floor": floor})
+
+    def candidates(
+        self, draw: Draw, *, candidates: int, prompt: PromptKind, generation: Generation, score: ScoreMode
+    ) -> Rows:
+        """Rank the target among drawn candidates; see `evaluation.candidates_protocol`."""
+        free = generation == "free"
+        how = "free" if free else score
+        made = {"prompt": prompt, "generation": generation, "score": None if free else score}
+        answers: Any
+        if free:
+            answers = partial(generate_choices, self.run.model, self._prompter(prompt, ONE_OF))
+        elif prompt == "choices":
+            answers = partial(score_choices, self.run.model, self._chooser(ONE_OF))
+        else:
+            answers = partial(_score_rows, self.run, score)
+        metrics = evaluate_candidates(
+            answers, self.dataset, self._folder(draw, f"{draw.name}-one-of-{candidates}-{prompt}-{how}"),
+            free=free, split=draw.split, windows=draw.windows, seed=draw.seed, candidates=candidates,
+            batch_size=draw.batch_size, produced_by={**made, **self._made(draw)},
+        )  # fmt: skip
+        return self._written("metrics-candidates", metrics)
+
+    def pairs(self, draw: Draw, *, prompt: PromptKind, score: ScoreMode) -> Rows:
+        """Compare target and negatives; see `evaluation.pairs_protocol`."""
+        scorer: Any
+        if prompt == "choices":
+            template = PAIRS.get(self.dataset.card.options.get("domain", ""), PAIR)
+            scorer = partial(score_orders, self.run.model, self._chooser(template))
+        else:
+            template = None
+            scorer = partial(_score_pairs, self.run, score)
+        made = {"prompt": template.name if template else prompt, "score": score, **self._made(draw)}
+        metrics = evaluate_pairs(
+            scorer, self.dataset, self._folder(draw, f"{draw.name}-pairs-{prompt}-{score}"),
+            split=draw.split, windows=draw.windows, seed=draw.seed, batch_size=draw.batch_size, produced_by=made,
+        )  # fmt: skip
+        return self._written("metrics-pairs", metrics)
+
+    def _chooser(self, template: ChoiceTemplate) -> ChoicePrompter:
+        return ChoicePrompter(self.run.catalogue, self.run.model.tokenizer, template, context=self.run.model.context)
+
+    def _prompter(self, prompt: PromptKind, template: ChoiceTemplate) -> Prompter | ChoicePrompter:
+        return self.run.prompter if prompt == "history" else self._chooser(template)
+
+    def _made(self, draw: Draw) -> dict[str, Any]:
+        """What else tells two evaluations apart."""
+        windows = self.dataset.card.files[f"windows/{draw.split}.parquet"]
+        return {"checkpoint": self.run.checkpoint, "dataset": windows[:12]}
+
+    def _folder(self, draw: Draw, name: str) -> Path:
+        return draw.output or self.run.folder / "evaluations" / (name + self._elsewhere)
+
+    def _written(self, name: str, metrics: dict[str, Any]) -> Rows:
+        """Write the metrics into the run and return the rows of the table, the floor first."""
+        write_json(self.run.folder / f"{name}{self._elsewhere}.json", metrics)
+        of_model = {key: value for key, value in metrics.items() if key != "floor"}
+        return {**metrics["floor"], self.run.recipe.objective.label: of_model}
+
+
+def _with_catalogue(run: Run, dataset: Dataset) -> Run:
+    """The run with the titles of another catalogue."""
+    catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
+    old, model = run.prompter, run.model
+    prompter = Prompter(catalogue, model.tokenizer, old.template, context=model.context, rule=old.rule)
+    return replace(run, catalogue=catalogue, prompter=prompter)
+
+
+def _score_rows(run: Run, score: ScoreMode, histories: Any, candidate_BN: Any) -> Any:
+    """Log-probability of each candidate given the history alone, [B, N]."""
+    return np.stack(score_candidates(run.model, run.prompter, histories, list(candidate_BN), score=score))
+
+
+def _score_pairs(run: Run, score: ScoreMode, histories: Any, pair_P2: Any, first_shown_P: Any) -> Any:
+    """Log-probability of target and negative given the history alone, [P, 2]; nothing is shown."""
+    return _score_rows(run, score, histories, pair_P2)

@@ -95,3 +95,17 @@ def needed_sequences(
         np.concatenate([prompt, token[start : start + needed]])
         for prompt, start, needed in zip(prompts, offsets[:-1], needed_S, strict=True)
     ]
+
+
+def text_positions(answers: Sequence[npt.NDArray[np.int32]]) -> Positions:
+    """Positions of answers that need not be titles: every token is predicted and compared with the vocabulary.
+
+    Args:
+        answers: S token arrays, the end token among them, none empty.
+    """
+    lengths_S = np.fromiter(map(len, answers), dtype=np.int64, count=len(answers))
+    window = np.repeat(np.arange(len(answers)), lengths_S)
+    depth = np.arange(len(window)) - np.repeat(np.cumsum(lengths_S) - lengths_S, lengths_S)
+    gold = np.concatenate([np.zeros(0, dtype=np.int64), *answers]).astype(np.int64)
+    none = np.zeros(0, dtype=np.int64)
+    return Positions(window, depth, gold, none, none, depth == 0, len(gold))

@@ -26,6 +26,12 @@ def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> l
     return ids
 
 
+def encode_answers(tokenizer: PreTrainedTokenizerBase, template: Template, texts: Sequence[str]) -> list[TokenArray]:
+    """Tokens of answers that need not be titles, each closed by the end token; an empty text is that token alone."""
+    encoded = encode_pieces(tokenizer, [template.answer.replace(TITLE, text) if text else "" for text in texts])
+    return [np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32) for tokens in encoded]
+
+
 class Prompter:
     """Writes prompts for one catalogue, tokenizer and template; every item is tokenised once, at the start.
 

@@ -14,7 +14,7 @@ import polars as pl
 import torch
 
 from catalign.model.forest import pack_forest, pack_rows
-from catalign.prompting.positions import Positions, Scores, needed_sequences, scored_positions
+from catalign.prompting.positions import Positions, Scores, needed_sequences, scored_positions, text_positions
 from catalign.prompting.prompter import Prompter
 
 
@@ -132,7 +132,21 @@ class BatchMaker:
         """
         positions = scored_positions(self.prompter.trie, item_S, self.scores)
         prompt_S = [prompt for prompt in self.prompts(numbers) for _ in range(titles)]
-        sequences = needed_sequences(self.prompter.trie, prompt_S, item_S, positions)
+        return self._packed(needed_sequences(self.prompter.trie, prompt_S, item_S, positions), prompt_S, positions)
+
+    def pack_texts(
+        self, numbers: list[int], answers: list[npt.NDArray[np.int32]], texts: int = 1
+    ) -> tuple[dict[str, torch.Tensor], Positions]:
+        """As `pack`, with `texts` answers of any tokens for each window in place of titles; all tokens carry loss."""
+        positions = text_positions(answers)
+        prompt_S = [prompt for prompt in self.prompts(numbers) for _ in range(texts)]
+        # The last token of an answer predicts nothing.
+        sequences = [np.r_[prompt, answer[:-1]] for prompt, answer in zip(prompt_S, answers, strict=True)]
+        return self._packed(sequences, prompt_S, positions)
+
+    def _packed(
+        self, sequences: list[npt.NDArray[np.int32]], prompt_S: list[npt.NDArray[np.int32]], positions: Positions
+    ) -> tuple[dict[str, torch.Tensor], Positions]:
         forest = pack_forest(sequences, self.row_tokens) if self.share else pack_rows(sequences)
         length_S = np.fromiter(map(len, prompt_S), dtype=np.int64)
         node_P = forest.flat_nodes(positions.window_P, length_S[positions.window_P] - 1 + positions.depth_P)

@@ -84,8 +84,8 @@ class LossModule(nn.Module):
         """The Hugging Face configuration, where the Trainer looks for it."""
         return self.model.base.config
 
-    def count_items(self, batch: dict[str, torch.Tensor]) -> int:
-        """What a batch adds to the denominator of a step's loss."""
+    def count_items(self, batch: dict[str, torch.Tensor]) -> int | torch.Tensor:
+        """What a batch adds to the denominator of a step's loss; of several losses a tensor, one entry each."""
         raise NotImplementedError
 
     def callbacks(self) -> list[TrainerCallback]:
@@ -109,7 +109,7 @@ class TrainingModule(LossModule):
         """The adaptive temperature moves with the steps."""
         return [] if self.adaptive is None else [TemperatureStep(self.adaptive)]
 
-    def count_items(self, batch: dict[str, torch.Tensor]) -> int:
+    def count_items(self, batch: dict[str, torch.Tensor]) -> int | torch.Tensor:
         """Scored positions of a batch, as the objective's denominator counts them."""
         if self.objective.denominator == "branching" or self.objective.name == "lml":
             return len(batch["node_P"])

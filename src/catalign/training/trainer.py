@@ -96,9 +96,9 @@ class CatalogueTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """What the whole step's loss is divided by: the items of all its micro-batches, in all processes."""
-        count = torch.tensor(sum(self.module.count_items(batch) for batch in batch_samples), device=device)
+        count = torch.as_tensor(sum(self.module.count_items(batch) for batch in batch_samples), device=device)
         if self.args.world_size > 1:
-            count = self.accelerator.gather(count).sum()
+            count = self.accelerator.gather(count[None]).sum(0)
         return count
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:

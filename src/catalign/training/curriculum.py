@@ -1,0 +1,95 @@
+"""From easy to real: which share of the teacher's answers an epoch of the SOFT stage takes.
+
+lambda is the weight of the teacher's answers in the loss, 1 - lambda that of the real titles.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from catalign.objectives import self_distilled_weight
+from catalign.training.soft_module import SoftModule
+
+
+class Curriculum(BaseModel):
+    """How lambda moves.
+
+    Attributes:
+        schedule: `self-adaptive`, by the distance of the model's answers from the truth (published); `linear`, 1 less
+            the share of the steps that are done; `constant`, `weight` throughout; `distilled`, the teacher's answers
+            alone (published as w/o SA); `real`, the real titles alone, which is plain fine-tuning.
+        alpha: self-adaptive: how soon the real titles take over; published grid 0.1, 1, 10, 100.
+        weight: constant: lambda.
+        prompts: self-adaptive: training prompts whose answers are measured.
+        every_steps: move lambda every so many optimiser steps; absent, at the end of each epoch (published).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: Literal["self-adaptive", "linear", "constant", "distilled", "real"] = "self-adaptive"
+    alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=0.5, ge=0, le=1)
+    prompts: int = Field(default=256, ge=1)
+    every_steps: int | None = Field(default=None, ge=1)
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        if self.schedule == "self-adaptive":
+            return f"alpha {self.alpha:g}"
+        return f"constant {self.weight:g}" if self.schedule == "constant" else self.schedule
+
+    def first_weight(self) -> float:
+        """Lambda of the first epoch."""
+        return {"constant": self.weight, "real": 0.0}.get(self.schedule, 1.0)
+
+
+class CurriculumStep(TrainerCallback):
+    """Moves lambda at the end of each epoch, or every so many steps, and logs it.
+
+    Args:
+        module: the loss whose `weight` moves.
+        curriculum: the schedule.
+        distance: measures d, the mean distance of the model's answers from the truth, now; None unless self-adaptive.
+        first_distance: d_0, of the untuned model.
+    """
+
+    def __init__(
+        self,
+        module: SoftModule,
+        curriculum: Curriculum,
+        distance: Callable[[], float] | None = None,
+        first_distance: float = 0.0,
+    ) -> None:
+        self.module, self.curriculum = module, curriculum
+        self._measure, self.first_distance = distance, first_distance
+        self.distance = first_distance
+        module.weight = curriculum.first_weight()
+        if distance is not None:  # epoch 1 is pure, unless the untuned model is always right
+            module.weight = self_distilled_weight(first_distance, first_distance, curriculum.alpha)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move lambda, where it moves by epochs."""
+        if self.curriculum.every_steps is None:
+            self._move(state)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move lambda, where it moves by steps."""
+        if self.curriculum.every_steps is not None and state.global_step % self.curriculum.every_steps == 0:
+            self._move(state)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Lambda and the last measured distance stand beside the losses."""
+        if "loss" in kwargs["logs"]:
+            kwargs["logs"]["lambda"] = self.module.weight
+            if self._measure is not None:
+                kwargs["logs"]["distance"] = self.distance
+
+    def _move(self, state: TrainerState) -> None:
+        if self._measure is not None:
+            self.distance = self._measure()
+            self.module.weight = self_distilled_weight(self.distance, self.first_distance, self.curriculum.alpha)
+        elif self.curriculum.schedule == "linear":
+            self.module.weight = 1 - state.global_step / state.max_steps

@@ -61,7 +61,7 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     Raises:
         UserError: no run is named, it has not finished or is none, or a field contradicts it.
     """
-    if fields.get("stage") != "preference" or fields.get("without_sft"):
+    if fields.get("stage") != "preference" or (fields.get("without_sft") and fields.get("from") is None):
         return fields
     if not isinstance(fields.get("from"), str | Path):
         mend = "name one with --from, or pass --without-sft and a --model"

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from catalign.errors import UserError
-from catalign.training.recipe import OBJECTIVES, Recipe, load_recipe, make_recipe
+from catalign.training.recipe import OBJECTIVES, PREFERENCES, PreferenceRecipe, Recipe, load_recipe, make_recipe
 
 LEAST = {"dataset": "ds", "model": "lm"}
 
@@ -56,3 +56,49 @@ def test_a_misspelt_name_is_recognised(name: str) -> None:
 def test_a_value_that_does_not_fit_is_named(fields: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         make_recipe({**LEAST, **fields}, where="here")
+
+
+PREFERENCE = {**LEAST, "stage": "preference", "from": "runs/sft"}
+
+
+def test_the_least_preference_recipe_is_complete() -> None:
+    recipe = make_recipe(PREFERENCE, where="here")
+    assert isinstance(recipe, PreferenceRecipe)
+    assert recipe.objective.label == "dmpo" and recipe.source == Path("runs/sft") and recipe.negatives.count == 3
+
+
+def test_a_preference_recipe_survives_its_file(tmp_path: Path) -> None:
+    negatives = {"kind": "hard", "refresh_steps": 3}
+    recipe = make_recipe({**PREFERENCE, "lora": {}, "negatives": negatives, "validation": None}, where="here")
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True)))
+    assert make_recipe(load_recipe(tmp_path / "r.yaml"), where="there") == recipe
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_a_preference_may_stand_by_its_name(tmp_path: Path, name: str) -> None:
+    fields = f"{{dataset: ds, model: lm, stage: preference, from: a, negatives: {{count: 1}}, objective: {name}}}"
+    (tmp_path / "r.yaml").write_text(fields)
+    assert make_recipe(load_recipe(tmp_path / "r.yaml"), where="here").objective.label == name
+
+
+@pytest.mark.parametrize("name", ["from", *sorted(set(PreferenceRecipe.model_fields) - {"source"})])
+def test_a_misspelt_name_of_the_preference_stage_is_recognised(name: str) -> None:
+    with pytest.raises(UserError, match=rf"here: unknown name {name}s; did you mean \w+\?"):
+        make_recipe({**PREFERENCE, f"{name}s": 1}, where="here")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"stage": "prefer"}, "here: no such stage: prefer; did you mean preference?"),
+        ({"stage": "sft"}, "here: unknown name from; it belongs to --stage preference"),
+        ({"objective": {"name": "dpo"}}, "here: dpo takes 1 negative, not 3"),
+        ({"without_sft": True}, "here: a run to start from, --from, or --without-sft: one of them, not both"),
+        ({"from": None}, "here: a run to start from, --from, or --without-sft: one of them, not both"),
+        ({"negatives": {"kind": "hard", "refresh_steps": 1}}, "here: all weights train, so there is no reference left"),
+        ({"objective": {"eta": 1}}, r"here: unknown name objective\.eta; it belongs to --stage sft"),
+    ],
+)
+def test_a_preference_that_does_not_fit(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_recipe({**PREFERENCE, **fields}, where="here")

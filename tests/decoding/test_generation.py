@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalign.decoding.generation import NO_TOKEN, GeneratedTexts, generate_texts
+from catalign.decoding.generation import NO_TOKEN, GeneratedTexts, generate_in_batches, generate_texts
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 from tiny import ARCHITECTURES, BEGIN, END, PADDING, UNSHARED, VOCABULARY, tiny_model, word_tokenizer
@@ -144,3 +144,24 @@ def test_prompts_are_read_once_and_their_beginning_once_for_all(model: LanguageM
     finally:
         hook.remove()
     assert calls == [(1, 3), (1, 4), (3, 2), (3, 2)]  # the beginning; the rest as one forest; two tokens per user
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=st.permutations([*range(len(PROMPTS)), 1, 1]), batch_size=st.integers(1, 8))
+def test_batches_answer_every_prompt_once_and_as_if_it_were_alone(order: list[int], batch_size: int) -> None:
+    model = eager_to_end(0, 3.0).train()
+    prompts = [np.array(PROMPTS[number], dtype=np.int32) for number in order]
+    answered = {}
+    for numbers, found in generate_in_batches(model, prompts, beams=2, most_tokens=6, batch_size=batch_size):
+        assert not model.training
+        answered |= dict(zip(numbers.tolist(), found.texts(model.tokenizer), strict=True))
+    assert model.training
+    model.eval()
+    alone = [generate_texts(model, [prompt], beams=2, most_tokens=6).texts(model.tokenizer)[0] for prompt in prompts]
+    assert [answered[number] for number in range(len(order))] == alone
+
+
+def test_equal_prompts_are_answered_once_and_neighbours_share_a_batch(model: LanguageModel) -> None:
+    prompts = [np.array(tokens) for tokens in ([0, 9, 3], [0, 4], [0, 9], [0, 4], [1], [0, 4])]
+    batches = [numbers for numbers, _ in generate_in_batches(model, prompts, most_tokens=2, batch_size=2)]
+    assert [sorted(numbers.tolist()) for numbers in batches] == [[1, 2, 3, 5], [0, 4]]

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from catalign.model.forest import ancestor_mask, pack_forest
 from catalign.model.language_model import LanguageModel
 
 ROW_TOKENS = 256  # of a forest of prompts, unless one of them is longer
+ROOM = 64  # slots made free behind those that are needed
 
 
 def common_length(prompts: Sequence[npt.NDArray[np.integer]]) -> int:
@@ -37,7 +39,7 @@ class Branches:
 
     def __init__(self, model: LanguageModel, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
         self._model = model
-        self._cache = DynamicCache()
+        self._cache: Cache = DynamicCache()
         device = model.device
         self._length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._seen_BT = torch.arange(int(self._length_B.max()), device=device) < self._length_B[:, None]
@@ -63,8 +65,7 @@ class Branches:
         )
         node_BT = forest.row_S[:, None] * forest.token_RN.shape[1] + forest.node_ST.clip(min=0)
         place_BT = torch.from_numpy(node_BT).to(device)
-        for layer in self._cache.layers:
-            layer.keys, layer.values = _rows_of(layer.keys, shared, place_BT), _rows_of(layer.values, shared, place_BT)
+        self._cache = Cache(layers=[_Slots(layer, shared, place_BT) for layer in self._cache.layers])
         last = torch.from_numpy(forest.flat_nodes(np.arange(len(rest)), np.array([len(one) - 1 for one in rest])))
         return hidden_RNH.flatten(0, 1)[last.to(device)][:, None]
 
@@ -100,20 +101,54 @@ class Branches:
         """Go on with these users only."""
         self._length_B, self._seen_BT = self._length_B[user_B], self._seen_BT[user_B]
         self._seen_BWG = self._seen_BWG[user_B]
-        self._cache.batch_select_indices(user_B)
+        for layer in self._cache.layers:
+            layer.batch_select_indices(user_B)
+
+
+class _Slots(DynamicLayer):
+    """The keys and values of one layer, a row per user, with room behind them: a step copies nothing but its own."""
+
+    def __init__(self, read: DynamicLayer, shared: int, place_BT: torch.Tensor) -> None:
+        """Give every prompt its row.
+
+        Args:
+            read: keys and values [R, heads, shared + N, width] of the forest that was run.
+            shared: slots at the beginning that are the same in every row.
+            place_BT: flat number [R * N] of each prompt's tokens after them.
+        """
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = read.keys.dtype, read.keys.device, True
+        self.keys, self.values = (_rows_of(cached, shared, place_BT) for cached in (read.keys, read.values))
+        self._roomy_keys, self._roomy_values = self.keys, self.values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the slots of a step; what is returned are views."""
+        filled, needed = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        if needed > self._roomy_keys.shape[2]:
+            free = key_states.shape[2] + ROOM
+            self._roomy_keys, self._roomy_values = _with_room(self.keys, free), _with_room(self.values, free)
+        self._roomy_keys[:, :, filled:needed] = key_states
+        self._roomy_values[:, :, filled:needed] = value_states
+        self.keys, self.values = self._roomy_keys[:, :, :needed], self._roomy_values[:, :, :needed]
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep the rows of these users."""
+        super().batch_select_indices(indices)
+        self._roomy_keys, self._roomy_values = self.keys, self.values
 
 
 def _rows_of(cached: torch.Tensor, shared: int, place_BT: torch.Tensor) -> torch.Tensor:
-    """Keys or values [B, heads, T, width] of every prompt, from the forest that was run.
+    """Keys or values [B, heads, T, width] of every prompt; see `_Slots`."""
+    own = cached[:, :, shared:].transpose(1, 2).flatten(0, 1)[place_BT].transpose(1, 2)
+    return torch.cat([cached[:1, :, :shared].expand(len(place_BT), -1, -1, -1), own], dim=2)
 
-    Args:
-        cached: [R, heads, shared + N, width]; the shared slots are the same in every row.
-        shared: how many they are.
-        place_BT: flat number [R * N] of each prompt's tokens after them.
-    """
-    own_FHW = cached[:, :, shared:].transpose(1, 2).flatten(0, 1)
-    own_BHTW = own_FHW[place_BT].transpose(1, 2)
-    return torch.cat([cached[:1, :, :shared].expand(len(place_BT), -1, -1, -1), own_BHTW], dim=2)
+
+def _with_room(cached: torch.Tensor, free: int) -> torch.Tensor:
+    """The same slots and free ones behind them."""
+    return torch.cat([cached, cached.new_empty(*cached.shape[:2], free, cached.shape[3])], dim=2)
 
 
 class PlainRows:

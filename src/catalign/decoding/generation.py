@@ -8,7 +8,7 @@ branches behind them (`branches.py`): nothing is replicated or reordered.
 Legend: B users, W beams, C candidates of a user, L tokens of a text, H width, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from catalign.decoding.branches import Branches, PlainRows
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
+from catalign.objectives.language import LOGITS_AT_ONCE
 
 NEVER = float("-inf")
 NO_TOKEN = -1
 PUBLISHED_BEAMS = 4
-LOGITS_AT_ONCE = 2**22  # of the whole vocabulary; small enough for the allocator to use the same memory again
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class GeneratedTexts:
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[list[str]]:
         """The W texts of each prompt without special tokens and surrounding space; empty where nothing is left."""
         rows = [token_L[token_L != NO_TOKEN] for token_WL in self.token_BWL for token_L in token_WL]
+        if not rows:
+            return []
         texts = [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=True)]
         beams = self.token_BWL.shape[1]
         return [texts[start : start + beams] for start in range(0, len(texts), beams)]
@@ -81,8 +83,42 @@ def generate_texts(
     generation = _Generation(model, prompts, beams, most_tokens, length_penalty)
     while generation.step():
         pass
-    length = int((generation.done_token_BWL != NO_TOKEN).any(dim=0).any(dim=0).sum())
-    return GeneratedTexts(generation.done_token_BWL[..., :length].cpu().numpy(), generation.done_score_BW.cpu().numpy())
+    token_BWL, score_BW = generation.done_token_BWL.cpu().numpy(), generation.done_score_BW.cpu().numpy()
+    return GeneratedTexts(token_BWL[..., : int((token_BWL != NO_TOKEN).sum(axis=2).max())], score_BW)
+
+
+def generate_in_batches(
+    model: LanguageModel,
+    prompts: Sequence[npt.NDArray[np.integer]],
+    *,
+    beams: int = PUBLISHED_BEAMS,
+    most_tokens: int,
+    length_penalty: float = 1.0,
+    batch_size: int = 32,
+) -> Iterator[tuple[npt.NDArray[np.int64], GeneratedTexts]]:
+    """Generate texts for any number of prompts; see `generate_texts`.
+
+    Prompts that begin alike share a batch, in which their beginning is read once; equal prompts are answered once. The
+    model is put into evaluation mode meanwhile.
+
+    Yields:
+        numbers [B] into `prompts`, and their texts.
+    """
+    numbers_of: dict[bytes, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        numbers_of.setdefault(prompt.astype(">u4").tobytes(), []).append(number)  # compares as the tokens do
+    groups = [numbers_of[key] for key in sorted(numbers_of)]
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(groups), batch_size):
+            batch = groups[start : start + batch_size]
+            distinct = [prompts[numbers[0]] for numbers in batch]
+            found = generate_texts(model, distinct, beams=beams, most_tokens=most_tokens, length_penalty=length_penalty)
+            row = np.repeat(np.arange(len(batch)), [len(numbers) for numbers in batch])
+            yield np.concatenate(batch), GeneratedTexts(found.token_BWL[row], found.score_BW[row])
+    finally:
+        model.train(training)
 
 
 class _Generation:

@@ -40,6 +40,7 @@ class Branches:
     def __init__(self, model: LanguageModel, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
         self._model = model
         self._cache: Cache = DynamicCache()
+        self._slots: list[_Slots] = []
         device = model.device
         self._length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._seen_BT = torch.arange(int(self._length_B.max()), device=device) < self._length_B[:, None]
@@ -65,7 +66,10 @@ class Branches:
         )
         node_BT = forest.row_S[:, None] * forest.token_RN.shape[1] + forest.node_ST.clip(min=0)
         place_BT = torch.from_numpy(node_BT).to(device)
-        self._cache = Cache(layers=[_Slots(layer, shared, place_BT) for layer in self._cache.layers])
+        for layer in self._cache.layers:
+            assert isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+            self._slots.append(_Slots(_rows_of(layer.keys, shared, place_BT), _rows_of(layer.values, shared, place_BT)))
+        self._cache = Cache(layers=[*self._slots])
         last = torch.from_numpy(forest.flat_nodes(np.arange(len(rest)), np.array([len(one) - 1 for one in rest])))
         return hidden_RNH.flatten(0, 1)[last.to(device)][:, None]
 
@@ -101,54 +105,55 @@ class Branches:
         """Go on with these users only."""
         self._length_B, self._seen_BT = self._length_B[user_B], self._seen_BT[user_B]
         self._seen_BWG = self._seen_BWG[user_B]
-        for layer in self._cache.layers:
-            layer.batch_select_indices(user_B)
+        for slots in self._slots:
+            slots.keep(user_B)
 
 
-class _Slots(DynamicLayer):
+class _Slots(DynamicLayer):  # type: ignore[no-untyped-call]
     """The keys and values of one layer, a row per user, with room behind them: a step copies nothing but its own."""
 
-    def __init__(self, read: DynamicLayer, shared: int, place_BT: torch.Tensor) -> None:
-        """Give every prompt its row.
-
-        Args:
-            read: keys and values [R, heads, shared + N, width] of the forest that was run.
-            shared: slots at the beginning that are the same in every row.
-            place_BT: flat number [R * N] of each prompt's tokens after them.
-        """
-        super().__init__()
-        self.dtype, self.device, self.is_initialized = read.keys.dtype, read.keys.device, True
-        self.keys, self.values = (_rows_of(cached, shared, place_BT) for cached in (read.keys, read.values))
-        self._roomy_keys, self._roomy_values = self.keys, self.values
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Start with the slots of the prompts, [B, heads, T, width] each."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._keys, self._values, self._filled = keys, values, keys.shape[2]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the slots of a step; what is returned are views."""
-        filled, needed = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
-        if needed > self._roomy_keys.shape[2]:
-            free = key_states.shape[2] + ROOM
-            self._roomy_keys, self._roomy_values = _with_room(self.keys, free), _with_room(self.values, free)
-        self._roomy_keys[:, :, filled:needed] = key_states
-        self._roomy_values[:, :, filled:needed] = value_states
-        self.keys, self.values = self._roomy_keys[:, :, :needed], self._roomy_values[:, :, :needed]
-        return self.keys, self.values
+        """Append the slots of a step; returns all slots that are filled, as views."""
+        start, self._filled = self._filled, self._filled + key_states.shape[2]
+        if self._filled > self._keys.shape[2]:
+            self._keys, self._values = (_with_room(slots, self._filled + ROOM) for slots in (self._keys, self._values))
+        self._keys[:, :, start : self._filled] = key_states
+        self._values[:, :, start : self._filled] = value_states
+        return self._keys[:, :, : self._filled], self._values[:, :, : self._filled]
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
+    def get_seq_length(self) -> int:
+        """The slots that are filled."""
+        return self._filled
+
+    def keep(self, user_B: torch.Tensor) -> None:
         """Keep the rows of these users."""
-        super().batch_select_indices(indices)
-        self._roomy_keys, self._roomy_values = self.keys, self.values
+        self._keys, self._values = self._keys[user_B], self._values[user_B]
 
 
 def _rows_of(cached: torch.Tensor, shared: int, place_BT: torch.Tensor) -> torch.Tensor:
-    """Keys or values [B, heads, T, width] of every prompt; see `_Slots`."""
+    """Keys or values [B, heads, shared + T, width] of every prompt, from those of a forest behind shared tokens.
+
+    Args:
+        cached: [R, heads, shared + N, width]; the shared slots are the same in every row.
+        shared: how many they are.
+        place_BT: flat number [R * N] of each prompt's tokens after them.
+    """
     own = cached[:, :, shared:].transpose(1, 2).flatten(0, 1)[place_BT].transpose(1, 2)
     return torch.cat([cached[:1, :, :shared].expand(len(place_BT), -1, -1, -1), own], dim=2)
 
 
-def _with_room(cached: torch.Tensor, free: int) -> torch.Tensor:
-    """The same slots and free ones behind them."""
-    return torch.cat([cached, cached.new_empty(*cached.shape[:2], free, cached.shape[3])], dim=2)
+def _with_room(slots: torch.Tensor, count: int) -> torch.Tensor:
+    """The same slots, with free ones behind them up to `count`."""
+    roomy = slots.new_empty(*slots.shape[:2], count, slots.shape[3])
+    roomy[:, :, : slots.shape[2]] = slots
+    return roomy
 
 
 class PlainRows:
@@ -165,8 +170,9 @@ class PlainRows:
 
     def _last_hidden(self, token_BWX: torch.Tensor, length_B: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, W, H] of the last token of each row."""
-        hidden_BWXH = self._model.rows_hidden(token_BWX.flatten(0, 1)).unflatten(0, token_BWX.shape[:2])
-        return hidden_BWXH[torch.arange(len(length_B), device=length_B.device), :, length_B - 1]
+        users, width, length = token_BWX.shape
+        hidden_BWXH = self._model.rows_hidden(token_BWX.flatten(0, 1)).view(users, width, length, -1)
+        return hidden_BWXH[torch.arange(users, device=length_B.device), :, length_B - 1]
 
     def grow(self, token_BWL: torch.Tensor, parent_BW: torch.Tensor) -> torch.Tensor:
         """See `Branches.grow`; the parents are in the tokens."""

@@ -108,17 +108,13 @@ def generate_in_batches(
     for number, prompt in enumerate(prompts):
         numbers_of.setdefault(prompt.astype(">u4").tobytes(), []).append(number)  # compares as the tokens do
     groups = [numbers_of[key] for key in sorted(numbers_of)]
-    training = model.training
-    model.eval()
-    try:
+    with model.evaluating():
         for start in range(0, len(groups), batch_size):
             batch = groups[start : start + batch_size]
             distinct = [prompts[numbers[0]] for numbers in batch]
             found = generate_texts(model, distinct, beams=beams, most_tokens=most_tokens, length_penalty=length_penalty)
             row = np.repeat(np.arange(len(batch)), [len(numbers) for numbers in batch])
             yield np.concatenate(batch), GeneratedTexts(found.token_BWL[row], found.score_BW[row])
-    finally:
-        model.train(training)
 
 
 class _Generation:

@@ -1,6 +1,8 @@
 """Ranked items for any number of histories, in batches."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,46 @@ from catalign.prompting.prompter import Prompter
 History = Sequence[int] | npt.NDArray[np.integer]
 
 
-class CatalogueSearch:
+class Decoder(ABC):
+    """Ranks the items of one catalogue with one model, for any number of histories.
+
+    Attributes:
+        exclude_history: leave out the items of the history.
+    """
+
+    exclude_history: bool
+
+    @property
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What tells the results of two decoders of one model apart, for the record."""
+
+    @abstractmethod
+    def recommend(
+        self, histories: Sequence[History], count: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Yield (numbers of the histories, items, scores) batch by batch; what is alike shares a batch.
+
+        Args:
+            histories: item indices, oldest first.
+            count: items per history.
+
+        Yields:
+            numbers [B] into `histories`; items [B, count], -1 where there are fewer; scores [B, count], -inf there.
+        """
+
+    def recommend_all(
+        self, histories: Sequence[History], count: int
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Items and scores [W, count] of all histories, in the order given."""
+        item_WK = np.full((len(histories), count), -1, dtype=np.int64)
+        score_WK = np.full((len(histories), count), -np.inf, dtype=np.float32)
+        for numbers, items, scores in self.recommend(histories, count):
+            item_WK[numbers], score_WK[numbers] = items, scores
+        return item_WK, score_WK
+
+
+class CatalogueSearch(Decoder):
     """Searches one catalogue with one model; what does not depend on the history is prepared once.
 
     Args:
@@ -51,39 +92,27 @@ class CatalogueSearch:
             self._tensors = TrieTensors.of(self.prompter.trie, self.model.device, self.allowed)
         return self._tensors
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Width, score mode, length penalty and filter."""
+        return {
+            "beams": self.beams,
+            "score": self.score,
+            "length_penalty": self.length_penalty,
+            "exclude_history": self.exclude_history,
+        }
+
     def recommend(
         self, histories: Sequence[History], count: int
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """Yield (numbers of the histories, items, scores) batch by batch; histories of like length share a batch.
-
-        Args:
-            histories: item indices, oldest first.
-            count: items per history.
-
-        Yields:
-            numbers [B] into `histories`; items [B, count], -1 where there are fewer; scores [B, count], -inf there.
-        """
+        """See `Decoder.recommend`; histories of like length share a batch, scores are log-probabilities."""
         prompts = [self.prompter.prompt(history) for history in histories]
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
-        training = self.model.training
-        self.model.eval()
-        try:
+        with self.model.evaluating():
             for start in range(0, len(order), self.batch_size):
                 numbers = order[start : start + self.batch_size]
                 items, scores = self._search(numbers, histories, [prompts[number] for number in numbers], count)
                 yield numbers, items, scores
-        finally:
-            self.model.train(training)
-
-    def recommend_all(
-        self, histories: Sequence[History], count: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Items and scores [W, count] of all histories, in the order given."""
-        item_WK = np.full((len(histories), count), -1, dtype=np.int64)
-        score_WK = np.full((len(histories), count), -np.inf, dtype=np.float32)
-        for numbers, items, scores in self.recommend(histories, count):
-            item_WK[numbers], score_WK[numbers] = items, scores
-        return item_WK, score_WK
 
     def _search(
         self,

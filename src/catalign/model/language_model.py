@@ -4,6 +4,8 @@ Legend: R rows, N nodes of a row, H width, P asked positions, V vocabulary.
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import numpy as np
@@ -55,6 +57,16 @@ class LanguageModel(nn.Module):
         model = LanguageModel(causal, self.tokenizer)
         model.shares_prefixes, model._takes_positions = self.shares_prefixes, self._takes_positions
         return model
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Evaluation mode inside the block, then the mode there was."""
+        training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(training)
 
     @property
     def base(self) -> PreTrainedModel:

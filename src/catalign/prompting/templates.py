@@ -40,6 +40,11 @@ class Template(BaseModel):
     closing: str = ""
     answer: TitleText = TITLE
 
+    def bare(self, answer: str) -> str:
+        """The title in a free answer: without what this template puts around it, where that is there."""
+        before, after = self.answer.split(TITLE)
+        return answer.strip().removeprefix(before.lstrip()).removesuffix(after.rstrip()).strip()
+
 
 PLAIN = Template(name="plain", end_after_item=True)
 """The titles of the history, each closed by the end token, then the next title in the same form."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from rich.progress import Progress
 
 from catalign.catalogue.trie import TitleTrie
 from catalign.decoding.search import ScoreMode, search_titles
@@ -113,7 +114,7 @@ class Pools:
     def allowed(self, pool_S: Ints, excluded: Excluded, titles: int) -> Ints:
         """How many titles of its pool each window may draw; [S]."""
         pool_X = np.repeat(np.arange(len(self.start_Q) - 1), np.diff(self.start_Q))
-        inside = np.isin(pool_S[excluded.window_X] * titles + excluded.title_X, pool_X * titles + self.title_X)
+        inside = _among(pool_X * titles + self.title_X, pool_S[excluded.window_X] * titles + excluded.title_X)
         taken_S = np.bincount(excluded.window_X[inside], minlength=excluded.windows)
         size_S: Ints = np.diff(self.start_Q)[pool_S]
         return size_S - taken_S
@@ -186,6 +187,7 @@ def hard_negatives(
     target_S: Ints,
     count: int,
     score: ScoreMode,
+    progress: Progress | None = None,
 ) -> Ints:
     """The titles that the model itself would recommend, but for the target and the history, best first; [S, K] items.
 
@@ -197,7 +199,9 @@ def hard_negatives(
         target_S: the items that followed.
         count: k; `check_allowed` has been asked.
         score: of the search.
+        progress: shows how far the search is.
     """
+    task = progress.add_task("hard negatives", total=len(prompts), note="") if progress else None
     tensors = TrieTensors.of(trie, model.device)
     excluded = Excluded.of(trie, histories, target_S)
     bounds = np.searchsorted(excluded.window_X, np.arange(len(prompts) + 1))
@@ -216,6 +220,8 @@ def hard_negatives(
             exclusions=Exclusions(trie, closed, tensors),
         )
         title_SK[numbers] = found.title_BK[:, :count].cpu().numpy()
+        if progress is not None and task is not None:
+            progress.advance(task, len(numbers))
     return _items_of(trie, title_SK)
 
 
@@ -290,11 +296,18 @@ def _distinct(
     open_S, more = np.arange(len(pool_S)), 2 * count + 8
     while len(open_S):
         drawn = np.concatenate([title_SK[open_S], pools.draw(generator, pool_S[open_S], more)], axis=1)
-        kept = (drawn >= 0) & ~np.isin(open_S[:, None] * titles + drawn, closed) & _first_of_row(drawn)
+        kept = (drawn >= 0) & ~_among(closed, open_S[:, None] * titles + drawn) & _first_of_row(drawn)
         front = np.argsort(~kept, axis=1, kind="stable")[:, :count]
         title_SK[open_S] = np.where(np.take_along_axis(kept, front, 1), np.take_along_axis(drawn, front, 1), -1)
         open_S, more = open_S[title_SK[open_S, -1] < 0], 2 * more
     return title_SK
+
+
+def _among(ascending: Ints, keys: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each key stands in an ascending array."""
+    padded = np.r_[ascending, np.iinfo(np.int64).max]  # so that a place after the end can be read
+    found: npt.NDArray[np.bool_] = padded[np.searchsorted(ascending, keys)] == keys
+    return found
 
 
 def _first_of_row(values: Ints) -> npt.NDArray[np.bool_]:

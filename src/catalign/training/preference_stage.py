@@ -137,7 +137,7 @@ class PreferenceStage:
 
     def __init__(self, recipe: PreferenceRecipe, model: LanguageModel, prompter: Prompter, frame: pl.DataFrame) -> None:
         self.recipe, self.prompter, self._frame = recipe, prompter, frame
-        self.module = PreferenceModule(model, recipe.objective, prompter.trie).train()
+        self.module = PreferenceModule(model, recipe.objective, prompter.trie).to(model.device).train()
         self._precision = choose_precision(choose_device(), recipe.precision).dtype
         self.batches = PreferenceBatches(
             Windows.from_frame(frame),
@@ -175,7 +175,8 @@ class PreferenceStage:
         settings, trie, windows = self.recipe.negatives, self.prompter.trie, self.batches.windows
         if settings.kind == "hard":
             check_allowed(count_allowed(trie, windows.histories, windows.target_S), settings)
-            self.search_negatives()
+            with progress_bar() as progress:
+                self.search_negatives(progress)
         elif settings.kind == "given":
             where = dataset.folder / "windows/train.parquet"
             self.batches.change(given_negatives(self._frame, trie, settings.count, where))
@@ -184,12 +185,12 @@ class PreferenceStage:
             drawn = drawn_negatives(settings, trie, dataset.items, counts, windows.histories, windows.target_S, seed)
             self.batches.change(drawn)
 
-    def search_negatives(self) -> None:
+    def search_negatives(self, progress: Progress | None = None) -> None:
         """Take as negatives what the model recommends now, but for target and history."""
         windows, count = self.batches.windows, self.recipe.negatives.count
         found = hard_negatives(
             self.module.model, self.prompter.trie, self._prompts, windows.histories, windows.target_S, count,
-            self.recipe.objective.score,
+            self.recipe.objective.score, progress,
         )  # fmt: skip
         self.batches.change(found)
 

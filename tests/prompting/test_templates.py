@@ -59,3 +59,14 @@ def test_no_such_template() -> None:
     with pytest.raises(UserError, match="no such template: fancy") as caught:
         load_template("fancy")
     assert "plain or instruction" in str(caught.value)
+
+
+def test_the_bare_title_of_an_answer() -> None:
+    assert INSTRUCTION.bare('"The Two Towers"') == "The Two Towers"
+    assert INSTRUCTION.bare(' "The Two Towers') == "The Two Towers"  # cut before its end
+    assert INSTRUCTION.bare('"The "Gate""') == 'The "Gate"'
+    assert INSTRUCTION.bare("") == "" and INSTRUCTION.bare('""') == ""
+    assert PLAIN.bare(" The Two Towers ") == "The Two Towers"
+    framed = Template(name="framed", answer="Title: {title} (item)")
+    assert framed.bare("Title: The Two Towers (item)") == "The Two Towers"
+    assert framed.bare("The Two Towers") == "The Two Towers"

@@ -148,3 +148,32 @@ def test_the_instruction_template_shares_its_header() -> None:
     first, second = prompter.prompt([0, 1]).tolist(), prompter.prompt([0, 2]).tolist()
     shared = next(place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
     assert shared > len(prompter.prompt([0]).tolist()) - len(tokenizer.encode(INSTRUCTION.closing)) - 2
+
+
+def test_worked_examples_stand_before_every_prompt() -> None:
+    catalogue, tokenizer = tiny_catalogue(TITLES), word_tokenizer()
+    for template in (PIECES, PLAIN):
+        bare = Prompter(catalogue, tokenizer, template, context=128)
+        shown = Prompter(catalogue, tokenizer, template, context=128, examples=[([0, 1], 2), (np.array([3]), 0)])
+        header = [*bare.prompt([0, 1]), *answer(bare, 2), *bare.prompt([3]), *answer(bare, 0)]
+        for history in ([1], [2, 0, 3], [0] * 10):
+            assert shown.prompt(history).tolist() == [*header, *bare.prompt(history)]
+        assert shown.trie.titles == bare.trie.titles
+    assert header[:3] == [BEGIN, 5, END]  # plain: w5, the end token
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=10), st.integers(40, 70), st.integers(0, 2))
+def test_with_examples_prompt_and_longest_answer_fit_the_context(history: list[int], context: int, count: int) -> None:
+    examples = [([2, 1], 0), ([0], 3)][:count]
+    prompter = Prompter(tiny_catalogue(TITLES), word_tokenizer(), PIECES, context=context, examples=examples)
+    bare = Prompter(tiny_catalogue(TITLES), word_tokenizer(), PIECES, context=1000)
+    prompt = prompter.prompt(history).tolist()
+    assert len(prompt) + int(prompter.trie.depth.max()) <= context
+    own = [bare.prompt(history[start:]).tolist() for start in range(len(history))]
+    assert any(prompt[-len(tokens) :] == tokens for tokens in own)  # the examples are whole, the history is cut
+
+
+def test_examples_that_leave_no_room_are_refused() -> None:
+    with pytest.raises(UserError, match="with 3 examples and an answer of up to 5 tokens") as caught:
+        Prompter(tiny_catalogue(TITLES), word_tokenizer(), PIECES, context=48, examples=[([0, 1, 2], 3)] * 3)
+    assert "show fewer examples" in str(caught.value)

@@ -15,6 +15,7 @@ from catalign.prompting.templates import TITLE, Template
 
 log = logging.getLogger(__name__)
 TokenArray = npt.NDArray[np.int32]
+Items = Sequence[int] | npt.NDArray[np.integer]
 
 
 def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -40,6 +41,11 @@ class Prompter:
         template: the template in use.
         rule: which items of a history are shown.
         longest_prompt: tokens that a prompt may have, so that the longest answer still fits the model's context.
+
+    Args:
+        examples: worked examples, each a history and the target that followed it. Every prompt begins with them,
+            written as a training window is, the answer closed by the end token. They are the same for everybody, so a
+            batch reads them once.
     """
 
     def __init__(
@@ -50,6 +56,7 @@ class Prompter:
         *,
         context: int,
         rule: HistoryRule = LAST_TEN,
+        examples: Sequence[tuple[Items, int]] = (),
     ) -> None:
         end_token = tokenizer.eos_token_id
         if end_token is None:
@@ -74,23 +81,34 @@ class Prompter:
             end_token,
         )
         self.longest_prompt = context - int(self.trie.depth.max())
-        self._check_lengths(catalogue, context)
         self._cut = 0
+        self._check_lengths(catalogue, context)
+        if examples:
+            worked = [piece for history, target in examples for piece in (self.prompt(history), self._answer(target))]
+            self._opening = np.concatenate([*worked, self._opening])
+            self._check_lengths(catalogue, context, len(examples))
 
-    def _check_lengths(self, catalogue: Catalogue, context: int) -> None:
+    def _answer(self, item: int) -> TokenArray:
+        """The tokens of an answer, the end token among them."""
+        node, _ = self.trie.paths([item])
+        return self.trie.token[node]
+
+    def _check_lengths(self, catalogue: Catalogue, context: int, examples: int = 0) -> None:
         """Refuse a catalogue whose longest title leaves no room for a history of one item."""
         fixed = len(self._opening) + len(self._closing)
         lengths = np.fromiter(map(len, self._items), dtype=np.int64)
         longest = int(lengths.argmax())
         if fixed + lengths[longest] > self.longest_prompt:
+            shown = f"{examples} examples" if examples else "the prompt"
+            remedy = "show fewer examples" if examples else "shorten the title"
             raise UserError(
-                f"the title has {lengths[longest]} tokens: with the prompt and an answer of up to "
+                f"the title has {lengths[longest]} tokens: with {shown} and an answer of up to "
                 f"{int(self.trie.depth.max())} tokens that is more than the model's context of {context}",
                 where=f"item {catalogue.item_ids[longest]}",
-                mend="shorten the title or use a model with a longer context",
+                mend=f"{remedy} or use a model with a longer context",
             )
 
-    def prompt(self, history: Sequence[int] | npt.NDArray[np.integer], seen: int | None = None) -> TokenArray:
+    def prompt(self, history: Items, seen: int | None = None) -> TokenArray:
         """The prompt of a history. The oldest items are left out where the context is too short.
 
         Args:

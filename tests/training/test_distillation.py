@@ -12,8 +12,9 @@ from catalign.data.dataset import load_dataset
 from catalign.errors import UserError
 from catalign.training import distillation
 from catalign.training.batches import Windows
-from catalign.training.distillation import Distillation, distil, read_answers, statistics
+from catalign.training.distillation import distil, read_answers, statistics
 from catalign.training.run import Run, load_run
+from catalign.training.soft_settings import Distillation
 from toy import solve
 
 

@@ -9,7 +9,7 @@ import typer
 from catalign.errors import UserError
 
 What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best epoch"
-Preference = "Preference stage"
+Soft, Preference = "SOFT stage", "Preference stage"
 
 
 def train(
@@ -37,8 +37,8 @@ def train(
     stage: Annotated[
         str | None,
         typer.Option(
-            help="sft: the next title is the answer. preference: after that, the target against other titles. "
-            "Default sft.",
+            help="sft: the next title is the answer. soft: again, from what an sft run answers to the truth. "
+            "preference: after either, the target against other titles. Default sft.",
             rich_help_panel=What,
         ),
     ] = None,
@@ -121,9 +121,51 @@ def train(
         Path | None,
         typer.Option(
             "--from",
-            help="The run to start from and to compare with; dataset, model, template and adapter are taken from it.",
-            rich_help_panel=Preference,
+            help="A finished run: the teacher (soft), or what to start from and to compare with (preference). Dataset, "
+            "model, template and adapter are taken from it.",
+            rich_help_panel=What,
         ),
+    ] = None,
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            help="How the teacher answers. constrained: real titles. free: its own text (with lml). Default "
+            "constrained.",
+            rich_help_panel=Soft,
+        ),
+    ] = None,
+    answer_beams: Annotated[
+        int | None, typer.Option(help="Width of the teacher's search. Default 4.", rich_help_panel=Soft)
+    ] = None,
+    answers_kept: Annotated[
+        int | None,
+        typer.Option(
+            help="Best answers to a prompt, a soft target by their probabilities. Default 1.", rich_help_panel=Soft
+        ),
+    ] = None,
+    distilled: Annotated[
+        Path | None,
+        typer.Option(help="Folder of answers that several runs share. Default inside the run.", rich_help_panel=Soft),
+    ] = None,
+    curriculum: Annotated[
+        str | None,
+        typer.Option(
+            help="How the real titles take over: self-adaptive, linear, constant, distilled (never) or real (at once). "
+            "Default self-adaptive.",
+            rich_help_panel=Soft,
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="self-adaptive: how soon; 100 is at once, 0.1 hardly. Default 1.", rich_help_panel=Soft),
+    ] = None,
+    distilled_weight: Annotated[
+        float | None,
+        typer.Option(help="constant: weight of the teacher's answers. Default 0.5.", rich_help_panel=Soft),
+    ] = None,
+    curriculum_steps: Annotated[
+        int | None,
+        typer.Option(help="Move the weights every so many steps. Default each epoch.", rich_help_panel=Soft),
     ] = None,
     without_sft: Annotated[
         bool | None,
@@ -194,10 +236,13 @@ def train(
 
     catalign train --dataset ds --model lm --objective msl --output runs/msl
 
+    catalign train --stage soft --from runs/msl --output runs/soft
+
     catalign train --stage preference --objective dmpo --negatives 3 --from runs/msl --output runs/dmpo
     """
     from catalign.training.preference_stage import continued, train_preference
-    from catalign.training.recipe import Recipe, load_recipe, make_recipe
+    from catalign.training.recipe import PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
+    from catalign.training.soft_stage import taught, train_soft
     from catalign.training.train import train as run_training
 
     if output is None:
@@ -217,6 +262,8 @@ def train(
         temperature=temperature, denominator=denominator, beta=beta, score=score, sft_weight=sft_weight,
     )  # fmt: skip
     _put(fields, "negatives", count=negatives, kind=negatives_from, category=category, refresh_steps=refresh_steps)
+    _put(fields, "distillation", mode=answers, beams=answer_beams, best=answers_kept)
+    _put(fields, "curriculum", schedule=curriculum, alpha=alpha, weight=distilled_weight, every_steps=curriculum_steps)
     _put(fields, "history", kind=history)
     if validation is not None:
         fields["validation"] = (fields.get("validation") or {}) if validation else None
@@ -234,14 +281,16 @@ def train(
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
         "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
         "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
-        "reference_cache": reference_cache,
+        "reference_cache": reference_cache, "distilled": distilled,
     }  # fmt: skip
     fields |= {name: value for name, value in general.items() if value is not None}
-    checked = make_recipe(continued(fields, where=where), where=where)
-    if isinstance(checked, Recipe):
-        summary = run_training(checked, output, overwrite=overwrite)
-    else:
+    checked = make_recipe(taught(continued(fields, where=where), where=where), where=where)
+    if isinstance(checked, PreferenceRecipe):
         summary = train_preference(checked, output, overwrite=overwrite)
+    elif isinstance(checked, SoftRecipe):
+        summary = train_soft(checked, output, overwrite=overwrite)
+    else:
+        summary = run_training(checked, output, overwrite=overwrite)
     typer.echo(json_module.dumps(summary) if json else f"{output}: {_told(summary)}")
 
 

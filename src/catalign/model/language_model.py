@@ -52,8 +52,8 @@ class LanguageModel(nn.Module):
                 mend="leave the output embedding out of the adapter's target modules",
             )
 
-    def adapted(self, causal: PeftModel) -> "LanguageModel":
-        """The same model with an adapter on it."""
+    def adapted(self, causal: PreTrainedModel | PeftModel) -> "LanguageModel":
+        """The same model with an adapter on it, or a copy of it."""
         model = LanguageModel(causal, self.tokenizer)
         model.shares_prefixes, model._takes_positions = self.shares_prefixes, self._takes_positions
         return model

@@ -4,7 +4,7 @@ Legend: S windows or sequences of a batch, P scored positions, E pairs of a scor
 R rows, N nodes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -115,6 +115,12 @@ class BatchMaker:
         return [
             self.prompter.prompt(self.windows.histories[number], int(self.windows.seen_S[number])) for number in numbers
         ]
+
+    def sequences(self, numbers: Sequence[int]) -> list[npt.NDArray[np.int32]]:
+        """What goes into the forest for the windows with these numbers: prompts with what is needed of the titles."""
+        item_S = self.windows.target_S[list(numbers)]
+        positions = scored_positions(self.prompter.trie, item_S, self.scores)
+        return needed_sequences(self.prompter.trie, self.prompts(numbers), item_S, positions)
 
     def pack(
         self, numbers: list[int], item_S: npt.NDArray[np.int64], titles: int = 1

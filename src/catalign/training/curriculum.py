@@ -4,46 +4,13 @@ lambda is the weight of the teacher's answers in the loss, 1 - lambda that of th
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from catalign.objectives import self_distilled_weight
 from catalign.training.soft_module import SoftModule
-
-
-class Curriculum(BaseModel):
-    """How lambda moves.
-
-    Attributes:
-        schedule: `self-adaptive`, by the distance of the model's answers from the truth (published); `linear`, 1 less
-            the share of the steps that are done; `constant`, `weight` throughout; `distilled`, the teacher's answers
-            alone (published as w/o SA); `real`, the real titles alone, which is plain fine-tuning.
-        alpha: self-adaptive: how soon the real titles take over; published grid 0.1, 1, 10, 100.
-        weight: constant: lambda.
-        prompts: self-adaptive: training prompts whose answers are measured.
-        every_steps: move lambda every so many optimiser steps; absent, at the end of each epoch (published).
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schedule: Literal["self-adaptive", "linear", "constant", "distilled", "real"] = "self-adaptive"
-    alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    weight: float = Field(default=0.5, ge=0, le=1)
-    prompts: int = Field(default=256, ge=1)
-    every_steps: int | None = Field(default=None, ge=1)
-
-    @property
-    def label(self) -> str:
-        """Short name for tables."""
-        if self.schedule == "self-adaptive":
-            return f"alpha {self.alpha:g}"
-        return f"constant {self.weight:g}" if self.schedule == "constant" else self.schedule
-
-    def first_weight(self) -> float:
-        """Lambda of the first epoch."""
-        return {"constant": self.weight, "real": 0.0}.get(self.schedule, 1.0)
+from catalign.training.soft_settings import Curriculum
 
 
 class CurriculumStep(TrainerCallback):

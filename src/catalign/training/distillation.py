@@ -14,23 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from pydantic import BaseModel, ConfigDict, Field
 
 from catalign.data.writing import write_parquet
-from catalign.decoding.generation import generate_texts
+from catalign.decoding.generation import generate_in_batches
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.files import read_json, whole_file, write_json
 from catalign.progress import progress_bar
 from catalign.training.batches import Windows
 from catalign.training.run import Run
+from catalign.training.soft_settings import Distillation
 
-BATCH = 32  # prompts that the teacher answers at once
 CHUNK = 512  # windows of one part: what a killed distillation loses at most
 SETTINGS, STATISTICS = "distillation.json", "statistics.json"
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -39,23 +38,6 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "items": pl.List(pl.UInt32),
     "scores": pl.List(pl.Float32),
 }
-
-
-class Distillation(BaseModel):
-    """How a teacher answers the training prompts.
-
-    Attributes:
-        mode: `constrained`, the search over the catalogue, so that every answer is a real item; or `free`, the
-            teacher's own text by unconstrained beam search, kept as it is (published).
-        beams: width of the search; 4 is published.
-        best: answers kept for each prompt, their probabilities as a soft target; 1 is published.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Literal["constrained", "free"] = "constrained"
-    beams: int = Field(default=4, ge=1)
-    best: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True)
@@ -170,16 +152,13 @@ def _free_answers(teacher: Run, settings: Distillation) -> Answer:
 
     def answer(histories: Histories) -> Answers:
         prompts = [prompter.prompt(history) for history in histories]
-        order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
         texts: list[list[str]] = [[] for _ in prompts]
         scores: list[list[float]] = [[] for _ in prompts]
-        for start in range(0, len(order), BATCH):
-            numbers = order[start : start + BATCH].tolist()
-            generated = generate_texts(model, [prompts[row] for row in numbers], beams=beams, most_tokens=longest)
-            for row, found, found_scores in zip(
-                numbers, generated.texts(model.tokenizer), generated.score_BW.tolist(), strict=True
-            ):
-                texts[row], scores[row] = found[: settings.best], found_scores[: settings.best]
+        for numbers, found in generate_in_batches(model, prompts, beams=beams, most_tokens=longest):
+            rows = zip(numbers.tolist(), found.texts(model.tokenizer), found.score_BW.tolist(), strict=True)
+            for number, row, row_scores in rows:
+                texts[number] = [prompter.template.bare(text) for text in row[: settings.best]]
+                scores[number] = row_scores[: settings.best]
         return Answers(texts, [[catalogue.find_title(text) for text in row] for row in texts], scores)
 
     return answer

@@ -85,11 +85,11 @@ def fit(
             validate=validate,
             by_user=recipe.batching == "by-user",
             callbacks=[
+                *callbacks,  # first: they may add to what is logged
                 LogFile(output / LOG_FILE),
                 LiveLine(progress, description),
                 TensorBoardCallback(SummaryWriter(str(output / "tensorboard"))),  # type: ignore[no-untyped-call]
                 *(stop_early if validate is not None else []),
-                *callbacks,
             ],
         )
         trainer.remove_callback(PrinterCallback)

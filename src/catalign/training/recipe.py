@@ -16,6 +16,7 @@ from catalign.prompting.histories import HistoryRule
 from catalign.training.module import Objective
 from catalign.training.negatives import Negatives
 from catalign.training.preference_module import PreferenceName, PreferenceObjective
+from catalign.training.soft_settings import Curriculum, Distillation
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "lml": {"name": "lml"},
@@ -24,7 +25,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 """The objectives of supervised fine-tuning by their names on the command line."""
 PREFERENCES: dict[str, dict[str, Any]] = {name: {"name": name} for name in get_args(PreferenceName)}
-STAGE_OBJECTIVES = {"sft": OBJECTIVES, "preference": PREFERENCES}
+STAGE_OBJECTIVES = {"sft": OBJECTIVES, "soft": OBJECTIVES, "preference": PREFERENCES}
 
 
 class Validation(BaseModel):
@@ -157,8 +158,41 @@ class PreferenceRecipe(StageRecipe):
         return self
 
 
-AnyRecipe = Recipe | PreferenceRecipe
-RECIPES: dict[str, type[Recipe] | type[PreferenceRecipe]] = {"sft": Recipe, "preference": PreferenceRecipe}
+class SoftRecipe(StageRecipe):
+    """Self-distillation and curriculum: start again from the model that a finished run began with, and learn from it.
+
+    `soft_stage.taught` takes over from that run what the file leaves out.
+
+    Attributes:
+        source: the teacher, a finished run; `from` in the file.
+        distillation: how it answers the training prompts.
+        distilled: folder of the answers that several runs share; absent, `distilled` in the run.
+        curriculum: how the real titles take over.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    objective: Objective = Objective()
+    stage: Literal["soft"]
+    source: Path = Field(alias="from")
+    distillation: Distillation = Distillation()
+    distilled: Path | None = None
+    curriculum: Curriculum = Curriculum()
+
+    @model_validator(mode="after")
+    def _check_answers(self) -> Self:
+        if self.distillation.mode == "free" and self.objective.name != "lml":
+            raise ValueError(
+                f"free answers need not be titles, which {self.objective.label} needs: pass --answers constrained or "
+                "--objective lml"
+            )
+        return self
+
+
+AnyRecipe = Recipe | PreferenceRecipe | SoftRecipe
+RECIPES: dict[str, type[Recipe] | type[PreferenceRecipe] | type[SoftRecipe]] = {
+    "sft": Recipe, "soft": SoftRecipe, "preference": PreferenceRecipe,
+}  # fmt: skip
 """The recipe of each stage."""
 
 
@@ -181,7 +215,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
     if isinstance(fields.get("objective"), str):
         stage = str(fields.get("stage", "sft"))
         fields["objective"] = find_objective(fields["objective"], stage, where=f"{path}, objective")
-    for part in ("objective", "lora", "validation", "negatives"):
+    for part in ("objective", "lora", "validation", "negatives", "distillation", "curriculum"):
         if not isinstance(fields.get(part, {}), dict | None):
             raise UserError(f"{part}: a mapping of names to values is expected", where=path)
     return fields

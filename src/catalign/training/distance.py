@@ -1,0 +1,77 @@
+"""How far a model's answers are from the truth: what SOFT's curriculum looks at (arXiv 2505.20771)."""
+
+import copy
+
+import numpy as np
+from peft import PeftModel
+
+from catalign.catalogue.catalogue import Catalogue
+from catalign.decoding.generation import generate_in_batches
+from catalign.decoding.grounding import embed_texts
+from catalign.decoding.recommend import CatalogueSearch
+from catalign.model.language_model import LanguageModel
+from catalign.prompting.prompter import Prompter
+from catalign.training.batches import Windows
+from catalign.training.soft_settings import Distillation
+
+
+class AnswerDistance:
+    """d: mean L2 distance between the embedding of the model's best answer and that of the true title.
+
+    Always measured on the same training prompts, with embeddings of the frozen base model: under an adapter that is the
+    model without it; where all weights train, a copy of the model as it is when this is made.
+
+    Args:
+        model: the model that trains.
+        prompter: writes the prompts.
+        catalogue: the titles.
+        windows: the training windows.
+        settings: the model answers as the teacher did.
+        prompts: how many windows are drawn (all, if there are fewer).
+        seed: of the draw.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompter: Prompter,
+        catalogue: Catalogue,
+        windows: Windows,
+        settings: Distillation,
+        *,
+        prompts: int,
+        seed: int,
+    ) -> None:
+        self.model, self.prompter, self.catalogue, self.settings = model, prompter, catalogue, settings
+        drawn = np.random.default_rng(seed).choice(len(windows), min(prompts, len(windows)), replace=False)
+        self._histories = [windows.histories[number] for number in np.sort(drawn)]
+        self._frozen = model if isinstance(model.causal, PeftModel) else frozen_copy(model)
+        truth = [catalogue.titles[item] for item in windows.target_S[np.sort(drawn)].tolist()]
+        self._truth_SH = embed_texts(self._frozen, truth).double()
+
+    def __call__(self) -> float:
+        """Answer the prompts with the model as it is now, and measure."""
+        answer_SH = embed_texts(self._frozen, self._answers()).double()
+        return float((answer_SH - self._truth_SH.to(answer_SH.device)).norm(dim=1).mean())
+
+    def _answers(self) -> list[str]:
+        """The best answer to each prompt."""
+        if self.settings.mode == "constrained":
+            search = CatalogueSearch(self.model, self.prompter, beams=self.settings.beams)
+            items_S1, _ = search.recommend_all(self._histories, 1)
+            return [self.catalogue.titles[item] for item in items_S1[:, 0].tolist()]
+        prompts = [self.prompter.prompt(history) for history in self._histories]
+        texts = [""] * len(prompts)
+        longest = int(self.prompter.trie.depth.max())
+        found = generate_in_batches(self.model, prompts, beams=self.settings.beams, most_tokens=longest)
+        for numbers, generated in found:
+            for number, row in zip(numbers.tolist(), generated.texts(self.model.tokenizer), strict=True):
+                texts[number] = self.prompter.template.bare(row[0])
+        return texts
+
+
+def frozen_copy(model: LanguageModel) -> LanguageModel:
+    """The model as it is now, beside the one that trains on."""
+    frozen = model.adapted(copy.deepcopy(model.causal))
+    frozen.requires_grad_(False)
+    return frozen.eval()

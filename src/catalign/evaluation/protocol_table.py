@@ -8,13 +8,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from catalign.evaluation.table import Rows, as_rich, describe
+from catalign.evaluation.table import Rows, as_rich, describe, four_digits
 
 _COLUMNS = {
-    "candidates": ("hr@1", "ndcg@5", "mrr@5", "valid_ratio"),
+    "candidates": ("hr@1", "ndcg@5", "valid_ratio"),
     "pairs": ("accuracy", "auc"),
 }
-_HEADINGS = {"hr@1": "HR@1", "ndcg@5": "NDCG@5", "mrr@5": "MRR@5", "valid_ratio": "ValidRatio",
+_HEADINGS = {"hr@1": "HR@1", "ndcg@5": "NDCG@5", "valid_ratio": "ValidRatio",
              "accuracy": "paired\naccuracy", "auc": "pooled\nAUC"}  # fmt: skip
 _NOTES = {
     "candidates": "Target among drawn candidates; 95 % bootstrap intervals over users; "
@@ -29,7 +29,7 @@ def table_of(protocol: str, rows: Rows) -> Group:
     if protocol == "full":
         return as_rich(rows)
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("method", overflow="fold", max_width=24)
+    table.add_column("method", overflow="fold", max_width=18)
     for name in _COLUMNS[protocol]:
         table.add_column(_HEADINGS[name], justify="right", min_width=13)
     table.add_column("n\n(cold)", justify="right", no_wrap=True)
@@ -44,4 +44,4 @@ def _cell(metrics: Mapping[str, Any], name: str) -> str:
     if name not in metrics:
         return "–"
     low, high = metrics["ci95"][name]
-    return f"{metrics[name]:.4f}\n{low:.4f} – {high:.4f}"
+    return f"{four_digits(metrics[name])}\n{four_digits(low)} – {four_digits(high)}"

@@ -81,10 +81,10 @@ def _cell(metrics: Mapping[str, Any], part: str, metric: str) -> tuple[str, str]
     if metric not in numbers:
         return _ABSENT, ""
     low, high = numbers["ci95"][metric]
-    return _number(numbers[metric]), f"{_number(low)} – {_number(high)}"
+    return four_digits(numbers[metric]), f"{four_digits(low)} – {four_digits(high)}"
 
 
-def _number(value: float) -> str:
+def four_digits(value: float) -> str:
     """Return four digits without the leading zero, as the papers print them."""
     return f"{value:.4f}".removeprefix("0")
 

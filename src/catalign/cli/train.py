@@ -82,7 +82,10 @@ def train(
         typer.Option(help="by-user (shares prefixes: faster) or shuffled. Default by-user.", rich_help_panel=How),
     ] = None,
     row_tokens: Annotated[
-        int | None, typer.Option(help="Longest row of the prefix forest. Default 256.", rich_help_panel=How)
+        int | None,
+        typer.Option(
+            help="Longest row of the prefix forest. Default the length with the least work.", rich_help_panel=How
+        ),
     ] = None,
     share_prefixes: Annotated[
         bool | None,

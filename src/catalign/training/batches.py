@@ -73,6 +73,10 @@ class Batches(Protocol):
 
     windows: Windows
 
+    @property
+    def row_tokens(self) -> int:
+        """Longest row of the forest."""
+
     def __call__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         """The batch of the windows with these numbers; what the module's `forward` takes."""
 

@@ -104,6 +104,11 @@ class PreferenceBatches:
         self.maker = BatchMaker(windows, prompter, scores=scores, row_tokens=row_tokens, share=share)
         self.change(np.zeros((len(windows), 0), dtype=np.int64))
 
+    @property
+    def row_tokens(self) -> int:
+        """Longest row of the forest."""
+        return self.maker.row_tokens
+
     def change(self, negative_SK: Ints) -> None:
         """Take these negatives; their reference is not known yet."""
         self.item_SC = np.concatenate([self.windows.target_S[:, None], negative_SK], axis=1)

@@ -44,6 +44,7 @@ from catalign.training.negatives import (
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
 from catalign.training.reference_cache import ReferenceCache, hash_prompts
+from catalign.training.rows import row_tokens
 from catalign.training.run import load_run, read_recipe, start_run
 from catalign.training.train import check_output, complete_run, resolved, training_frame
 from catalign.training.validation import choose_validation
@@ -139,11 +140,12 @@ class PreferenceStage:
         self.recipe, self.prompter, self._frame = recipe, prompter, frame
         self.module = PreferenceModule(model, recipe.objective, prompter.trie).to(model.device).train()
         self._precision = choose_precision(choose_device(), recipe.precision).dtype
+        windows = Windows.from_frame(frame)
         self.batches = PreferenceBatches(
-            Windows.from_frame(frame),
+            windows,
             prompter,
             scores=recipe.objective.scores,
-            row_tokens=recipe.row_tokens,
+            row_tokens=row_tokens(recipe, windows, prompter, model),
             share=recipe.share_prefixes and model.shares_prefixes,
         )
         self._prompts = self.batches.maker.prompts(range(len(frame)))

@@ -67,7 +67,8 @@ class StageRecipe(BaseModel):
         micro_batch_size: windows of one forward pass; gradients are accumulated. Absent, the batch size.
         batching: `by-user` puts the windows of a user into one batch, where they share their prefixes; `shuffled` does
             not.
-        row_tokens: longest row of the prefix forest, in tokens.
+        row_tokens: longest row of the prefix forest, in tokens. Absent, the length with the least work for the first
+            batches (`rows.choose_row_tokens`).
         share_prefixes: off, every window is a row of its own.
         precision: `auto` takes bfloat16 autocast where the hardware has it.
         validation: how the best epoch is chosen; null, nothing is validated and the last epoch is kept.
@@ -93,7 +94,7 @@ class StageRecipe(BaseModel):
     batch_size: int = Field(default=128, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
     batching: Literal["by-user", "shuffled"] = "by-user"
-    row_tokens: int = Field(default=256, ge=16)
+    row_tokens: int | None = Field(default=None, ge=16)
     share_prefixes: bool = True
     precision: Precision = "auto"
     trust_remote_code: bool = False

@@ -57,6 +57,11 @@ class SoftBatches:
             # Where there are fewer answers than elsewhere the real title stands in, with weight 0.
             self._item_SC = np.concatenate([target_S1, np.where(item_SK < 0, target_S1, item_SK)], axis=1)
 
+    @property
+    def row_tokens(self) -> int:
+        """Longest row of the forest."""
+        return self.maker.row_tokens
+
     def __call__(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pack the windows with these numbers.
 

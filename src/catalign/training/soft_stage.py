@@ -24,6 +24,7 @@ from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
 from catalign.training.distillation import distil
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
+from catalign.training.rows import row_tokens
 from catalign.training.run import PROVENANCE, RECIPE, Run, load_run, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
 from catalign.training.train import check_output, complete_run, resolved, training_frame
@@ -49,7 +50,7 @@ def taught(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     teacher = read_recipe(folder)
     first = untuned(teacher)
     plain = first.model_dump(mode="json")
-    kept = ("dataset", "model", "template", "history", "lora", "trust_remote_code", "row_tokens")
+    kept = ("dataset", "model", "template", "history", "lora", "trust_remote_code")
     objective = fields.get("objective") or {}
     if "name" not in objective:
         objective = {**plain["objective"], **objective}
@@ -105,7 +106,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     )
     del teacher
     maker = BatchMaker(
-        windows, prompter, scores=recipe.objective.scores, row_tokens=recipe.row_tokens,
+        windows, prompter, scores=recipe.objective.scores, row_tokens=row_tokens(recipe, windows, prompter, model),
         share=recipe.share_prefixes and model.shares_prefixes,
     )  # fmt: skip
     texts = free_texts(answers, prompter, windows, model) if recipe.distillation.mode == "free" else None

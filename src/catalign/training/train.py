@@ -24,6 +24,7 @@ from catalign.training.batches import Batches, BatchMaker, Windows
 from catalign.training.fit import fit
 from catalign.training.module import LossModule, TrainingModule
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
+from catalign.training.rows import row_tokens
 from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
 from catalign.training.trainer import window_order
 from catalign.training.validation import Validator, choose_validation, no_windows
@@ -63,7 +64,7 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
         windows,
         prompter,
         scores=recipe.objective.scores,
-        row_tokens=recipe.row_tokens,
+        row_tokens=row_tokens(recipe, windows, prompter, model),
         share=recipe.share_prefixes and model.shares_prefixes,
     )
     return complete_run(TrainingModule(model, recipe.objective, prompter.trie), batches, recipe, output, validate)
@@ -152,7 +153,7 @@ def announce(recipe: AnyRecipe, batches: Batches, module: LossModule, precision:
     plain, merged = tokens_per_window(batches, recipe)
     console.print(
         f"{plain:.1f} tokens a window, {merged:.1f} after merging common prefixes "
-        f"({recipe.template}, {recipe.batching}, rows of at most {recipe.row_tokens})"
+        f"({recipe.template}, {recipe.batching}, rows of at most {batches.row_tokens})"
     )
 
 

@@ -21,6 +21,7 @@ from catalign.training.batches import BatchMaker, Windows
 from catalign.training.fit import fit
 from catalign.training.module import Objective, TrainingModule
 from catalign.training.recipe import Recipe
+from catalign.training.rows import row_tokens
 
 
 def init_model(
@@ -101,7 +102,8 @@ def warm_up(
 ) -> dict[str, Any]:
     """Train on the windows with LML, without validation; the weights of the last step stay."""
     module = TrainingModule(model, recipe.objective, prompter.trie)
-    batches = BatchMaker(windows, prompter, scores=recipe.objective.scores, row_tokens=recipe.row_tokens)
+    length = row_tokens(recipe, windows, prompter, model)
+    batches = BatchMaker(windows, prompter, scores=recipe.objective.scores, row_tokens=length)
     precision = choose_precision(choose_device(), recipe.precision)
     return fit(
         module, batches, recipe, scratch, None,

@@ -103,20 +103,42 @@ def search(
 
 
 @dataclass(frozen=True)
-class TrainingRows:
-    """Padded training rows as the published collator makes them.
+class PaddedRows:
+    """Padded rows.
 
     Attributes:
         token_BT: prompts and titles, padded on the right.
         attention_BT: 1 where there is a token.
         label_BT: the tokens of the titles, -100 elsewhere.
-        valid_BTV: the tokens that may stand at each place of a title.
     """
 
     token_BT: Tensor
     attention_BT: Tensor
     label_BT: Tensor
+
+
+@dataclass(frozen=True)
+class TrainingRows(PaddedRows):
+    """Padded training rows as the published collator of MSL makes them.
+
+    Attributes:
+        valid_BTV: the tokens that may stand at each place of a title.
+    """
+
     valid_BTV: Tensor
+
+
+def pad_right(prompts: Sequence[TokenArray], titles: Sequence[TokenArray], padding: int) -> PaddedRows:
+    """Rows of prompt and title."""
+    shape = len(prompts), max(len(prompt) + len(title) for prompt, title in zip(prompts, titles, strict=True))
+    token_BT, attention_BT = torch.full(shape, padding), torch.zeros(shape, dtype=torch.int64)
+    label_BT = torch.full(shape, -100)
+    for row, (prompt, title) in enumerate(zip(prompts, titles, strict=True)):
+        start, end = len(prompt), len(prompt) + len(title)
+        token_BT[row, :end] = torch.from_numpy(np.concatenate([prompt, title]).astype(np.int64))
+        attention_BT[row, :end] = 1
+        label_BT[row, start:end] = token_BT[row, start:end]
+    return PaddedRows(token_BT, attention_BT, label_BT)
 
 
 class Collator:
@@ -127,19 +149,13 @@ class Collator:
 
     def __call__(self, prompts: Sequence[TokenArray], titles: Sequence[TokenArray]) -> TrainingRows:
         """Rows of prompt and title, with the dense mask [B, T, V]."""
-        shape = len(prompts), max(len(prompt) + len(title) for prompt, title in zip(prompts, titles, strict=True))
-        token_BT, attention_BT = torch.full(shape, self._padding), torch.zeros(shape, dtype=torch.int64)
-        label_BT = torch.full(shape, -100)
-        valid_BTV = torch.zeros(*shape, self._vocabulary, dtype=torch.bool)
+        rows = pad_right(prompts, titles, self._padding)
+        valid_BTV = torch.zeros(*rows.token_BT.shape, self._vocabulary, dtype=torch.bool)
         for row, (prompt, title) in enumerate(zip(prompts, titles, strict=True)):
-            start, end = len(prompt), len(prompt) + len(title)
-            token_BT[row, :end] = torch.from_numpy(np.concatenate([prompt, title]).astype(np.int64))
-            attention_BT[row, :end] = 1
-            label_BT[row, start:end] = token_BT[row, start:end]
             tokens = tuple(title.tolist())
             for depth in range(len(title)):
-                valid_BTV[row, start + depth, self._allowed.after(tokens[:depth])] = True
-        return TrainingRows(token_BT, attention_BT, label_BT, valid_BTV)
+                valid_BTV[row, len(prompt) + depth, self._allowed.after(tokens[:depth])] = True
+        return TrainingRows(rows.token_BT, rows.attention_BT, rows.label_BT, valid_BTV)
 
 
 def masked_loss(model: LanguageModel, rows: TrainingRows) -> Tensor:
@@ -151,16 +167,28 @@ def masked_loss(model: LanguageModel, rows: TrainingRows) -> Tensor:
     return torch.nn.functional.cross_entropy(logits_PV, rows.label_BT[:, 1:][target_BT], reduction="sum")
 
 
+def language_loss(model: LanguageModel, rows: PaddedRows) -> Tensor:
+    """Sum over all target positions of -log softmax over the vocabulary, from the logits of every position."""
+    logits_BTV = model.base(input_ids=rows.token_BT, attention_mask=rows.attention_BT, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(
+        logits_BTV[:, :-1].flatten(0, 1).float(), rows.label_BT[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+    )
+
+
 def title_scores(
     model: LanguageModel, collate: Collator, prompt: TokenArray, titles: Sequence[TokenArray], score: ScoreMode
 ) -> Tensor:
     """Log-probabilities of titles, the prompt repeated for each, from the logits of every position."""
     rows = collate([prompt] * len(titles), titles)
+    return row_scores(model, rows, rows.valid_BTV if score == "valid" else None)
+
+
+def row_scores(model: LanguageModel, rows: PaddedRows, valid_BTV: Tensor | None = None) -> Tensor:
+    """Log-probabilities [B] of the titles, from the logits of every position; with a mask, among the valid tokens."""
     logits_BTV = model.base(input_ids=rows.token_BT, attention_mask=rows.attention_BT, use_cache=False).logits[:, :-1]
-    if score == "valid":
-        target_BT1 = (rows.label_BT[:, 1:] != -100)[..., None]
-        logits_BTV = logits_BTV.masked_fill(target_BT1 & ~rows.valid_BTV[:, 1:], -torch.inf)
     label_BT = rows.label_BT[:, 1:]
+    if valid_BTV is not None:
+        logits_BTV = logits_BTV.masked_fill((label_BT != -100)[..., None] & ~valid_BTV[:, 1:], -torch.inf)
     log_BT = logits_BTV.log_softmax(dim=-1).gather(2, label_BT.clamp(min=0)[..., None]).squeeze(2)
     score_B: Tensor = (log_BT * (label_BT != -100)).sum(dim=1)
     return score_B

@@ -1,9 +1,9 @@
-"""Two ways of doing one job, measured side by side: time in alternating pairs, memory in a fresh process each."""
+"""Ways of doing one job, measured side by side: time in alternating pairs, memory in a fresh process each."""
 
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,21 @@ class Pairs:
 
 def alternating_pairs(published: Callable[[], object], ours: Callable[[], object], pairs: int) -> Pairs:
     """Time both in turn, so that whatever else the machine does falls on both; a first run of each is not counted."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    cpu: tuple[list[float], list[float]] = ([], [])
-    for pair in range(pairs + 1):
-        for side, work in enumerate((published, ours)):
+    (seconds, cpu), (our_seconds, our_cpu) = alternating_runs([published, ours], pairs)
+    return Pairs(seconds, our_seconds, cpu, our_cpu)
+
+
+def alternating_runs(works: Sequence[Callable[[], object]], runs: int) -> list[tuple[list[float], list[float]]]:
+    """Seconds by the clock and on the processor of several ways of doing one job, taken in turn as in `Pairs`."""
+    measured: list[tuple[list[float], list[float]]] = [([], []) for _ in works]
+    for run in range(runs + 1):
+        for (seconds, cpu), work in zip(measured, works, strict=True):
             started, cpu_started = time.perf_counter(), time.process_time()
             work()
-            if pair > 0:
-                seconds[side].append(time.perf_counter() - started)
-                cpu[side].append(time.process_time() - cpu_started)
-    return Pairs(*seconds, *cpu)
+            if run > 0:
+                seconds.append(time.perf_counter() - started)
+                cpu.append(time.process_time() - cpu_started)
+    return measured
 
 
 def peak_growth(prepare: Callable[..., Callable[[], object]], *arguments: Any) -> int:

@@ -38,9 +38,11 @@ def batch_by_user(setting: Setting, windows: int) -> list[int]:
 
 
 def gradients(setting: Setting) -> list[Tensor]:
-    """The gradients that a step left, taken away from the model."""
+    """The gradients that a step left on the weights that train, taken away from the model."""
     kept = []
     for weight in setting.model.parameters():
+        if not weight.requires_grad:
+            continue
         assert weight.grad is not None
         kept.append(weight.grad)
         weight.grad = None

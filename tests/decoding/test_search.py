@@ -143,9 +143,9 @@ def plain_beam_search(
             ),
             reverse=True,
         )[: 2 * beams]
-        followed = sorted((follow(prefix, value) for value, prefix in chosen), reverse=True)
+        followed = [follow(prefix, value) for value, prefix in chosen]  # the beams are chosen before their forced runs
         done = sorted([*done, *(value for value, prefix in followed if prefix in closed)], reverse=True)[:beams]
-        live = [beam for beam in followed if beam[1] not in closed][:beams]
+        live = sorted([beam for beam in followed if beam[1] not in closed][:beams], reverse=True)
     return done
 
 

@@ -224,31 +224,27 @@ class _Search:
     def _go_on(self, node_BC: torch.Tensor, parent_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
         """Follow the chosen children to the ends of their forced runs; titles that end there are done.
 
-        With full scores the tokens of a run count, so they go through the model before a title is done.
+        The K best of the others go on. With full scores the tokens of a run count, so also those that end go through
+        the model before they are done.
         """
         end_BC = self.trie.run_end[node_BC]
         ends_BC = self.trie.leaf_title[end_BC] >= 0
+        ending_BC, going_BC = score_BC.masked_fill(~ends_BC, NEVER), score_BC.masked_fill(ends_BC, NEVER)
         if self.score == "valid":
-            self._finish(end_BC, score_BC.masked_fill(~ends_BC, NEVER))
-            score_BC = score_BC.masked_fill(ends_BC, NEVER)
+            self._finish(end_BC, ending_BC)
+            ending_BC = ending_BC.masked_fill(ends_BC, NEVER)
+        worst_B1 = going_BC.topk(min(self.beams, going_BC.shape[1]), dim=1).values[:, -1:]
+        score_BC = torch.maximum(ending_BC, going_BC.masked_fill(going_BC < worst_B1, NEVER))
         late_BC = score_BC / self.longest_share <= self.done_BK[:, -1:]  # as in `expand`
         score_BC = score_BC.masked_fill(late_BC, NEVER)
-        score_BK, order_BK = score_BC.topk(min(self._room(), score_BC.shape[1]), dim=1)
+        fed = max(int((score_BC > NEVER).sum(dim=1).max()), 1)
+        score_BK, order_BK = score_BC.topk(fed, dim=1)
         node_BK, parent_BK = node_BC.gather(1, order_BK), parent_BC.gather(1, order_BK)
         self._feed(node_BK, parent_BK, score_BK)
         if self.score == "full":
             ends_BK = self.trie.leaf_title[self.node_BK] >= 0
             self._finish(self.node_BK, self.score_BK.masked_fill(~ends_BK, NEVER))
-            self.score_BK = self._keep_best(self.score_BK.masked_fill(ends_BK, NEVER))
-
-    def _room(self) -> int:
-        """Beams that are fed: K; with full scores also the K that may end."""
-        return self.beams if self.score == "valid" else 2 * self.beams
-
-    def _keep_best(self, score_BX: torch.Tensor) -> torch.Tensor:
-        """Give up all but the K best of the beams that go on."""
-        worst_B1 = score_BX.topk(min(self.beams, score_BX.shape[1]), dim=1).values[:, -1:]
-        return score_BX.masked_fill(score_BX < worst_B1, NEVER)
+            self.score_BK = self.score_BK.masked_fill(ends_BK, NEVER)
 
     def _finish(self, leaf_BC: torch.Tensor, score_BC: torch.Tensor) -> None:
         """Merge titles that ended into the K best so far."""

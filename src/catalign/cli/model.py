@@ -19,6 +19,9 @@ def init(
         bool, typer.Option("--phrases", help="Tokens may span words: faster, but knows less of new titles.")
     ] = False,
     epochs: Annotated[int, typer.Option(min=0, help="Warm-up passes over titles and training histories.")] = 1,
+    titles_only: Annotated[
+        bool, typer.Option("--titles-only", help="Warm up on the titles alone: no one's history is read.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the weights and of the order of the warm-up.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
 ) -> None:
@@ -30,5 +33,8 @@ def init(
     """
     from catalign.training.warmup import init_model
 
-    summary = init_model(dataset, output, preset=preset, phrases=phrases, epochs=epochs, seed=seed, overwrite=overwrite)
+    summary = init_model(
+        dataset, output, preset=preset, phrases=phrases, epochs=epochs, titles_only=titles_only, seed=seed,
+        overwrite=overwrite,
+    )  # fmt: skip
     typer.echo(f"{output}: {summary['parameters']:,} parameters, {summary['vocabulary']:,} tokens")

@@ -31,6 +31,7 @@ def init_model(
     preset: str,
     phrases: bool = False,
     epochs: int = 1,
+    titles_only: bool = False,
     context: int = 1_024,
     seed: int = 0,
     overwrite: bool = False,
@@ -45,7 +46,8 @@ def init_model(
         output: the Hugging Face folder to make.
         preset: size, a name in `model.embedded.PRESETS`.
         phrases: see `build_tokenizer`.
-        epochs: passes over the training windows; 0 leaves the weights random.
+        epochs: passes over titles and training windows; 0 leaves the weights random.
+        titles_only: read no windows, so that the model knows how titles are written and nothing of who likes what.
         context: longest sequence in tokens.
         seed: of weights and order.
         overwrite: replace a folder that is there.
@@ -75,7 +77,8 @@ def init_model(
         }
         if epochs:
             prompter = Prompter(catalogue, tokenizer, PLAIN, context=context)
-            windows = add_titles(Windows.from_frame(dataset.windows("train")), len(catalogue))
+            frame = dataset.windows("train")
+            windows = add_titles(Windows.from_frame(frame.clear() if titles_only else frame), len(catalogue))
             recipe = Recipe(
                 dataset=dataset_folder, model=str(output), objective=Objective(name="lml"), epochs=epochs, seed=seed
             )

@@ -1,0 +1,354 @@
+"""The experiment of DMPO with its few-shot files: `python -m benchmarks.fewshot DATA --output runs/fewshot`.
+
+DATA holds the published files (`src/catalign/data/fewshot.py`). For every seed one embedded model is made that knows the
+titles of all domains and the training histories, nothing else; from it every row of `fewshot_rows.ROWS` is trained in
+every domain. Each run is asked for the pairs of all domains, and for 1 of 20 candidates of a catalogue that it never
+saw: `--unseen`, a dataset folder or published files, by default a generated shop.
+
+There is no validation split, so epochs and learning rates are fixed and the same for all rows. What is done is kept in
+OUTPUT, so a killed grid goes on. It prints the tables of `docs/results/fewshot.md`; `OUTPUT/results.json` has every number.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from transformers import set_seed
+
+from benchmarks.fewshot_rows import BASE, ROWS, SFT, TRAINING_PAIRS, UNSEEN, Scores, tables
+from catalign.catalogue.catalogue import Catalogue
+from catalign.cli.main import quieten_libraries
+from catalign.data.dataset import Dataset, load_dataset, write_card
+from catalign.data.fewshot import DOMAINS
+from catalign.data.layouts import WINDOW_LAYOUTS, recognise, table_source
+from catalign.data.options import FewshotOptions, TableOptions, WindowOptions
+from catalign.data.prepare import prepare_fewshot, prepare_tables, prepare_windows
+from catalign.data.store import write_store
+from catalign.data.writing import write_parquet
+from catalign.decoding.candidates import score_candidates
+from catalign.errors import UserError
+from catalign.evaluation.draws import draw_negatives
+from catalign.evaluation.evaluate import ask_windows
+from catalign.evaluation.floor_candidates import floor_scores
+from catalign.evaluation.pairs_protocol import pairs_of_windows
+from catalign.files import read_json, sha256_of, whole_file, whole_folder, write_json
+from catalign.model.embedded import build_model, build_tokenizer, find_preset
+from catalign.model.language_model import LanguageModel
+from catalign.model.loading import load_language_model
+from catalign.progress import console
+from catalign.prompting.histories import LAST_TEN
+from catalign.prompting.prompter import Prompter
+from catalign.prompting.templates import PLAIN
+from catalign.training.batches import Windows
+from catalign.training.module import Objective
+from catalign.training.preference_stage import continued, train_preference
+from catalign.training.recipe import PreferenceRecipe, Recipe, make_recipe
+from catalign.training.run import read_recipe
+from catalign.training.train import train
+from catalign.training.warmup import add_titles, warm_up
+
+CONTEXT = 1_024
+CANDIDATES = 20
+AT_ONCE = 64  # windows scored at once
+PRECISION = "float32"  # of training and scoring
+DRAW = 0  # seed of windows, candidates and coins of the evaluation, the same for all runs
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a run is asked: to score some items after a history, the target first.
+
+    Attributes:
+        users: user ids.
+        histories: item indices, oldest first.
+        item_QC: the target, then the others.
+        floor: what the floor rows say of the same items.
+    """
+
+    users: npt.NDArray[Any]
+    histories: list[list[int]]
+    item_QC: Ints
+    floor: dict[str, Ints]
+
+
+def main() -> None:
+    """Run the steps that are not done yet and print the tables."""
+    options = parse_options()
+    quieten_libraries()
+    datasets = {domain: fewshot_dataset(options, domain) for domain in options.domains}
+    asked = {name: pairs_of(dataset, "test") for name, dataset in datasets.items()}
+    asked |= {f"{TRAINING_PAIRS} {name}": pairs_of(dataset, "train") for name, dataset in datasets.items()}
+    catalogues = dict(datasets)
+    catalogues[UNSEEN] = unseen_dataset(options)
+    asked[UNSEEN] = candidates_of(catalogues[UNSEEN], options.windows)
+
+    prompters: dict[str, Prompter] = {}
+    scores: dict[str, dict[str, dict[str, list[Floats]]]] = {}  # row, trained domain, questions, seeds
+    for seed in options.seeds:
+        base = options.output / f"base-seed{seed}"
+        if not base.exists():
+            make_base(list(datasets.values()), base, options, seed)
+        if not prompters:  # the tokenizer of all seeds is the same
+            tokenizer = load_language_model(str(base)).tokenizer
+            prompters = {
+                name: Prompter(catalogue_of(dataset), tokenizer, PLAIN, context=CONTEXT)
+                for name, dataset in catalogues.items()
+            }
+        for row, domain, folder in runs(datasets, base, options, seed):
+            own = [*datasets, f"{TRAINING_PAIRS} {domain}", UNSEEN]
+            found = run_scores(folder, {name: asked[name] for name in own}, prompters, options)
+            for name, score_QC in found.items():
+                scores.setdefault(row, {}).setdefault(domain, {}).setdefault(name, []).append(score_QC)
+
+    floor = {name: questions.floor for name, questions in asked.items()}
+    users = {name: questions.users for name, questions in asked.items()}
+    write_result(Scores(scores, floor, users), options)
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, help="default all")
+    parser.add_argument("--unseen", type=Path, help="catalogue that no run saw; default a generated shop")
+    parser.add_argument("--windows", type=int, default=1_000, help="windows drawn there")
+    parser.add_argument("--preset", default="tiny", help="size of the embedded model")
+    parser.add_argument("--warmup-epochs", type=int, default=1)
+    parser.add_argument("--sft-epochs", type=int, default=5, help="as published")
+    parser.add_argument("--sft-rate", type=float, default=5e-4, help="learning rate; all weights train")
+    parser.add_argument("--preference-epochs", type=int, default=3, help="as published")
+    parser.add_argument("--preference-rate", type=float, default=5e-4)
+    parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--score", default="full", choices=["full", "valid"], help="log-probability of a title")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    free = ("output", "json", "rows", "seeds")
+    settings = {name: str(value) for name, value in vars(options).items() if name not in free}
+    path = options.output / "settings.json"
+    if path.exists() and read_json(path) != settings:
+        raise UserError("was begun with other options", where=options.output, mend="choose another --output")
+    write_json(path, settings)
+    return options
+
+
+def fewshot_dataset(options: argparse.Namespace, domain: str) -> Dataset:
+    """The dataset folder of a domain, without training users who have fewer negatives than the largest k.
+
+    One ML-1M user lost a negative to the repairs; no row trains on that user, so that all rows train on the same.
+    """
+    folder = options.output / "data" / domain
+    if folder.exists():
+        return load_dataset(folder)
+    most = max(fields["negatives"]["count"] for fields in ROWS.values() if fields and "negatives" in fields)
+    with whole_folder(folder) as partial:
+        made = prepare_fewshot(options.data, FewshotOptions(domain=domain), partial / "made")
+        train = made.windows("train")
+        path = made.folder / "windows/train.parquet"
+        write_parquet(train.filter(pl.col("negatives").list.len() >= most), path)
+        files = {**made.card.files, "windows/train.parquet": sha256_of(path)}
+        write_card(made.folder, made.card.model_copy(update={"files": files}))
+        for file in list(made.folder.iterdir()):
+            file.rename(partial / file.name)
+        made.folder.rmdir()
+    return load_dataset(folder)
+
+
+def unseen_dataset(options: argparse.Namespace) -> Dataset:
+    """The dataset folder of the catalogue that no run saw."""
+    source, folder = options.unseen, options.output / "data" / UNSEEN
+    if source is not None and (source / "dataset.json").is_file():
+        return load_dataset(source)
+    if folder.exists():
+        return load_dataset(folder)
+    if source is None:
+        source = options.output / "data" / "store"
+        if not source.exists():
+            write_store(source)
+    layout = recognise(source)
+    if layout in WINDOW_LAYOUTS:
+        return prepare_windows(source, layout, WindowOptions(), folder)
+    return prepare_tables(table_source(source, layout), TableOptions(), folder)
+
+
+def pairs_of(dataset: Dataset, split: str) -> Questions:
+    """The protocol of pairs; popularity also with the histories of the users asked for."""
+    counts_I = dataset.training_counts()
+    pairs = pairs_of_windows(dataset.windows(split), dataset, counts_I, DRAW)
+    item_Q2 = pairs.select("target", "negative").to_numpy().astype(np.int64)
+    floor = floor_scores(dataset.windows("train"), counts_I, pairs, item_Q2)
+    shown = dataset.windows("test")["history"].explode(empty_as_null=False).to_numpy()
+    floor["popularity, all histories"] = (counts_I + np.bincount(shown, minlength=len(counts_I)))[item_Q2]
+    return Questions(pairs["user_id"].to_numpy(), pairs["history"].to_list(), item_Q2, floor)
+
+
+def candidates_of(dataset: Dataset, windows: int) -> Questions:
+    """The protocol of 1 of 20."""
+    counts_I, asked = dataset.training_counts(), ask_windows(dataset, "test", windows, DRAW)
+    target_Q = asked["target"].to_numpy().astype(np.int64)
+    negatives = draw_negatives(asked, dataset.items, counts_I, CANDIDATES - 1, DRAW)
+    item_QC = np.concatenate([target_Q[:, None], negatives], axis=1)
+    floor = floor_scores(dataset.windows("train"), counts_I, asked, item_QC)
+    return Questions(asked["user_id"].to_numpy(), asked["history"].to_list(), item_QC, floor)
+
+
+def catalogue_of(dataset: Dataset) -> Catalogue:
+    """The catalogue of a dataset."""
+    return Catalogue.from_frame(dataset.items, dataset.training_counts())
+
+
+def make_base(datasets: list[Dataset], folder: Path, options: argparse.Namespace, seed: int) -> None:
+    """Make the embedded model of several catalogues: LML on every title, and on how the training histories go on.
+
+    Neither the target of a training window nor anything of an evaluation window is read, but for its title among all.
+    """
+    console.print(f"base model of seed {seed}")
+    items = pl.concat(
+        dataset.items.select(pl.format("{}/{}", pl.lit(str(number)), "item_id").alias("item_id"), "title")
+        for number, dataset in enumerate(datasets)
+    )
+    catalogue = Catalogue.from_frame(items)
+    set_seed(seed)
+    with whole_folder(folder) as partial, tempfile.TemporaryDirectory() as scratch:
+        tokenizer = build_tokenizer(catalogue.titles, find_preset(options.preset).vocabulary, CONTEXT)
+        model = LanguageModel(build_model(options.preset, len(tokenizer), seed, CONTEXT), tokenizer)
+        prompter = Prompter(catalogue, tokenizer, PLAIN, context=CONTEXT)
+        windows = add_titles(Windows.from_frame(grown_histories(datasets)), len(catalogue))
+        recipe = Recipe(
+            dataset=datasets[0].folder, model=str(folder), objective=Objective(name="lml"),
+            epochs=options.warmup_epochs, batch_size=32, precision=PRECISION, seed=seed,
+        )  # fmt: skip
+        summary = warm_up(model, prompter, windows, recipe, Path(scratch))
+        model.causal.save_pretrained(str(partial))
+        tokenizer.save_pretrained(partial)
+        weights = sum(weight.numel() for weight in model.parameters())
+        write_json(partial / "warmup.json", {"parameters": weights, "vocabulary": len(tokenizer), "warmup": summary})
+
+
+def grown_histories(datasets: list[Dataset]) -> pl.DataFrame:
+    """Each item of the training histories as a target after those before it, in the items of all datasets together."""
+    frames, before = [], 0
+    for number, dataset in enumerate(datasets):
+        shifted = dataset.windows("train").select(
+            pl.format("{}/{}", pl.lit(str(number)), "user_id").alias("user_id"), pl.col("history") + before
+        )
+        grown = shifted.with_columns(length=pl.int_ranges(1, pl.col("history").list.len())).explode("length")
+        frames.append(
+            grown.select(
+                "user_id", history=pl.col("history").list.head("length"), target=pl.col("history").list.get("length")
+            )
+        )
+        before += dataset.items.height
+    return pl.concat(frames)
+
+
+def runs(
+    datasets: dict[str, Dataset], base: Path, options: argparse.Namespace, seed: int
+) -> Iterator[tuple[str, str, Path]]:
+    """Train what is not trained yet; yields row, domain and folder of every run."""
+    for domain, dataset in datasets.items():
+        place = options.output / f"{domain}-seed{seed}"
+        yield BASE, domain, base
+        for number, row in enumerate(ROWS):
+            fields = ROWS[row]
+            if fields is None or (row not in options.rows and row != SFT):
+                continue
+            folder = place / f"{number}-{row.replace(' ', '').replace(',', '-')}"
+            if not is_finished(folder):
+                train_row(fields, dataset, base, place, folder, options, seed)
+            yield row, domain, folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run is there and whole."""
+    try:
+        read_recipe(folder)
+    except UserError:
+        return False
+    return True
+
+
+def train_row(
+    fields: dict[str, Any],
+    dataset: Dataset,
+    base: Path,
+    place: Path,
+    folder: Path,
+    options: argparse.Namespace,
+    seed: int,
+) -> None:
+    """Train one run. Batches of 8, a cosine and fixed epochs are as published; all weights train."""
+    console.print(f"training {folder}")
+    common = {
+        "dataset": str(dataset.folder), "batch_size": 8, "batching": "shuffled", "schedule": "cosine",
+        "validation": None, "logging_steps": 1, "precision": PRECISION, "history": LAST_TEN.model_dump(), "seed": seed,
+    }  # fmt: skip
+    if "stage" not in fields:
+        changed = {"model": str(base), "epochs": options.sft_epochs, "learning_rate": options.sft_rate}
+        train(Recipe.model_validate({**common, **changed, **fields}), folder, overwrite=folder.exists())
+        return
+    objective = {**fields["objective"], "beta": options.beta, "score": options.score}
+    changed = {"epochs": options.preference_epochs, "learning_rate": options.preference_rate, "objective": objective}
+    start = {"model": str(base)} if fields.get("without_sft") else {"from": place / f"0-{SFT}"}
+    cache = {} if fields.get("without_sft") else {"reference_cache": str(place / "reference")}
+    recipe = make_recipe(continued({**common, **fields, **changed, **start, **cache}, where=str(folder)), where="")
+    assert isinstance(recipe, PreferenceRecipe)
+    train_preference(recipe, folder, overwrite=folder.exists())
+
+
+def run_scores(
+    folder: Path, asked: dict[str, Questions], prompters: dict[str, Prompter], options: argparse.Namespace
+) -> dict[str, Floats]:
+    """The log-probabilities of all that a run is asked, from its folder where they are there."""
+    model, found = None, {}
+    for name, questions in asked.items():
+        path = folder / "scores" / f"{name.replace(' ', '-')}-{options.score}.npy"
+        if not path.exists():
+            model = model or load_language_model(str(folder)).eval()
+            score_QC = score_questions(model, prompters[name.removeprefix(TRAINING_PAIRS).strip()], questions, options)
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.save(file, score_QC)
+        found[name] = np.load(path)
+    return found
+
+
+@torch.no_grad()
+def score_questions(
+    model: LanguageModel, prompter: Prompter, questions: Questions, options: argparse.Namespace
+) -> Floats:
+    """Log-probabilities of the items after the histories, [Q, C]."""
+    parts = []
+    for start in range(0, len(questions.histories), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        items = list(questions.item_QC[rows])
+        # Short rows are the fastest for a model as small as this.
+        parts += score_candidates(
+            model, prompter, questions.histories[rows], items, score=options.score, row_tokens=256
+        )
+    return np.stack(parts)
+
+
+def write_result(scores: Scores, options: argparse.Namespace) -> None:
+    """Write `results.json` and print the tables, or all numbers as JSON."""
+    numbers, text = tables(scores)
+    base = options.output / f"base-seed{options.seeds[0]}"
+    result = {"settings": read_json(options.output / "settings.json"), "seeds": options.seeds,
+              "base": read_json(base / "warmup.json"), "rows": numbers}  # fmt: skip
+    write_json(options.output / "results.json", result)
+    print(json.dumps(result) if options.json else text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Evaluate a run by one of the protocols: the full catalogue, one of N candidates, pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,24 +12,31 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.decoding.candidates import score_candidates
 from catalign.decoding.choices import generate_choices, score_choices, score_orders
+from catalign.decoding.generation import PUBLISHED_BEAMS
+from catalign.decoding.recommend import Decoder
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
 from catalign.evaluation.candidates_protocol import evaluate_candidates
 from catalign.evaluation.evaluate import evaluate_search, floor_rows
 from catalign.evaluation.pairs_protocol import evaluate_pairs
+from catalign.evaluation.predictions import draw_windows
 from catalign.files import write_json
+from catalign.model.precision import choose_device
 from catalign.prompting.choices import ONE_OF, PAIR, PAIRS, ChoicePrompter, ChoiceTemplate
 from catalign.prompting.prompter import Prompter
+from catalign.prompting.templates import PLAIN
 from catalign.recommender import Recommender
-from catalign.training.run import Run
+from catalign.training.run import RECIPE, Run, untuned_run
 
 Protocol = Literal["full", "candidates", "pairs"]
 PromptKind = Literal["history", "choices"]
 Generation = Literal["constrained", "free"]
+DecoderName = Literal["search", "grounding"]
 Rows = dict[str, dict[str, Any]]
+DEPTH = 20  # of the ranked lists, where the search is as wide
 
 OWN_OPTIONS = {
-    "full": {"score", "beams", "length_penalty", "exclude_history"},
+    "full": {"decoder", "score", "beams", "length_penalty", "exclude_history", "examples"},
     "candidates": {"score", "candidates", "prompt", "generation"},
     "pairs": {"score", "prompt"},
 }
@@ -75,8 +83,13 @@ def protocol_options(protocol: str, given: dict[str, Any]) -> dict[str, Any]:
                         mend="answers to listed candidates are scored over the whole vocabulary")  # fmt: skip
     if given.get("generation") == "free" and "score" in given:
         raise UserError("--score goes with --generation constrained", where="--generation free")
+    grounded = given.get("decoder") == "grounding"
+    if grounded and "score" in given:
+        raise UserError("--score goes with --decoder search", where="--decoder grounding",
+                        mend="free texts are scored over the whole vocabulary")  # fmt: skip
     defaults = {
-        "score": "full" if listed else "valid", "beams": 20, "length_penalty": 0.0, "exclude_history": False,
+        "score": "full" if listed else "valid", "beams": PUBLISHED_BEAMS if grounded else 20,
+        "length_penalty": 1.0 if grounded else 0.0, "exclude_history": False, "decoder": "search", "examples": 0,
         "candidates": 20, "prompt": "history", "generation": "constrained",
     }  # fmt: skip
     return {name: given.get(name, defaults[name]) for name in OWN_OPTIONS[protocol]}
@@ -90,22 +103,34 @@ class RunEvaluation:
         dataset: where the windows come from.
     """
 
-    def __init__(self, folder: Path, dataset: Path | None, *, transfer: bool) -> None:
+    def __init__(
+        self, folder: Path, dataset: Path | None, *, transfer: bool = False, template: str | None = None
+    ) -> None:
         """Load both.
 
         Args:
-            folder: the run.
+            folder: the run; or a model folder, which is evaluated as it is, untuned.
             dataset: a dataset folder; None takes the one the run was trained on.
             transfer: allow a dataset of another catalogue: the run's model and template with that catalogue's titles.
+            template: of an untuned model's prompts; None takes `plain`.
 
         Raises:
             UserError: either cannot be loaded, or the dataset has another catalogue and `transfer` is off.
         """
+        if (folder / "config.json").is_file() and not (folder / RECIPE).is_file():
+            if dataset is None:
+                raise UserError("is a model, not a run", where=folder, mend="pass a dataset with --dataset")
+            self.dataset: Dataset = load_dataset(dataset)
+            self._elsewhere = ""
+            self.run = untuned_run(folder, self.dataset, template or PLAIN.name, device=choose_device())
+            return
+        if template is not None:
+            raise UserError("goes with a model folder", where="--template", mend="a run has its own")
         self.run = Recommender.load(folder).run
         trained_on = self.run.recipe.dataset
         if dataset is None and not trained_on.is_dir():
             raise UserError("the dataset of this run is gone", where=trained_on, mend="pass it with --dataset")
-        self.dataset: Dataset = load_dataset(dataset or trained_on)
+        self.dataset = load_dataset(dataset or trained_on)
         self._elsewhere = ""
         if Catalogue.from_frame(self.dataset.items).digest == self.run.catalogue.digest:
             return
@@ -118,21 +143,30 @@ class RunEvaluation:
         self.run = _with_catalogue(self.run, self.dataset)
         self._elsewhere = f"-on-{self.dataset.folder.resolve().name}"
 
-    def full(self, draw: Draw, *, beams: int, score: ScoreMode, length_penalty: float, exclude_history: bool) -> Rows:
-        """Search the full catalogue; see `evaluation.evaluate_search`."""
-        search = Recommender(self.run).search(
-            beams=beams, score=score, length_penalty=length_penalty, exclude_history=exclude_history,
-            batch_size=draw.batch_size,
-        )  # fmt: skip
-        name = f"{draw.name}-beams{beams}-{score}" + ("-new" if exclude_history else "")
-        name += f"-length{length_penalty:g}" if length_penalty else ""
+    def full(
+        self, draw: Draw, *, decoder: DecoderName, beams: int, score: ScoreMode, length_penalty: float,
+        exclude_history: bool, examples: int,
+    ) -> Rows:  # fmt: skip
+        """Rank the full catalogue, by search or by grounded free texts; see `evaluation.evaluate_search`."""
+        recommender, shown = Recommender(self._with_examples(examples, draw.seed)), f"{examples} examples"
+        common: dict[str, Any] = {
+            "beams": beams, "length_penalty": length_penalty, "exclude_history": exclude_history,
+            "batch_size": draw.batch_size,
+        }  # fmt: skip
+        searched = decoder == "search"
+        ranker: Decoder = recommender.search(score=score, **common) if searched else recommender.grounding(**common)
+        name = f"{draw.name}-beams{beams}-{score if searched else decoder}" + ("-new" if exclude_history else "")
+        name += f"-length{length_penalty:g}" if length_penalty != (0 if searched else 1) else ""
+        name += f"-{shown.replace(' ', '-')}" if examples else ""
         asked: dict[str, Any] = {"split": draw.split, "windows": draw.windows, "seed": draw.seed}
         metrics = evaluate_search(
-            search, self.dataset, self._folder(draw, name), **asked, depth=min(20, beams),
-            checkpoint=self.run.checkpoint,
+            ranker, self.dataset, self._folder(draw, name), **asked, depth=min(DEPTH, beams) if searched else DEPTH,
+            checkpoint=", ".join([self.run.checkpoint, *([shown] if examples else [])]),
         )  # fmt: skip
         floor = floor_rows(self.dataset, **asked, exclude_history=exclude_history)
-        return self._written("metrics", {**metrics, "floor": floor})
+        added = [*([] if searched else ["grounded"]), *([shown] if examples else [])]
+        file = "-".join(["metrics", *(part.replace(" ", "-") for part in added)])
+        return self._written(file, {**metrics, "floor": floor}, added)
 
     def candidates(
         self, draw: Draw, *, candidates: int, prompt: PromptKind, generation: Generation, score: ScoreMode
@@ -183,13 +217,37 @@ class RunEvaluation:
         return {"checkpoint": self.run.checkpoint, "dataset": windows[:12]}
 
     def _folder(self, draw: Draw, name: str) -> Path:
+        if draw.output is None and not self.run.training:
+            raise UserError(
+                "a model folder holds no results", where=self.run.folder, mend="name a folder with --output"
+            )
         return draw.output or self.run.folder / "evaluations" / (name + self._elsewhere)
 
-    def _written(self, name: str, metrics: dict[str, Any]) -> Rows:
-        """Write the metrics into the run and return the rows of the table, the floor first."""
-        write_json(self.run.folder / f"{name}{self._elsewhere}.json", metrics)
+    def _written(self, name: str, metrics: dict[str, Any], added: Sequence[str] = ()) -> Rows:
+        """Write the metrics into the run, if it is one, and return the rows of the table, the floor first.
+
+        Args:
+            name: of the file.
+            metrics: with `floor`, those of the floor rows.
+            added: what the model's row says behind its objective.
+        """
+        if self.run.training:
+            write_json(self.run.folder / f"{name}{self._elsewhere}.json", metrics)
+        label = self.run.recipe.objective.label if self.run.training else "untuned"
         of_model = {key: value for key, value in metrics.items() if key != "floor"}
-        return {**metrics["floor"], self.run.recipe.objective.label: of_model}
+        return {**metrics["floor"], ", ".join([label, *added]): of_model}
+
+    def _with_examples(self, count: int, seed: int) -> Run:
+        """The run with worked examples before every prompt, drawn from the training windows."""
+        if count == 0:
+            return self.run
+        drawn = draw_windows(self.dataset.windows("train"), count, seed)
+        old, model = self.run.prompter, self.run.model
+        prompter = Prompter(
+            self.run.catalogue, model.tokenizer, old.template, context=model.context, rule=old.rule,
+            examples=list(zip(drawn["history"].to_list(), drawn["target"].to_list(), strict=True)),
+        )  # fmt: skip
+        return replace(self.run, prompter=prompter)
 
 
 def _with_catalogue(run: Run, dataset: Dataset) -> Run:

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.decoding.candidates import score_candidates
+from catalign.decoding.generation import PUBLISHED_BEAMS
+from catalign.decoding.grounded_generation import GroundedGeneration
+from catalign.decoding.grounding import title_table
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
+from catalign.model.language_model import LanguageModel
+from catalign.model.loading import load_language_model
 from catalign.model.precision import choose_device
 from catalign.training.run import Run, load_run
 
@@ -44,6 +50,21 @@ class RankedItem:
     item_id: str
     title: str
     log_probability: float
+
+
+@dataclass(frozen=True)
+class GroundedItem:
+    """One item near to what the model wrote.
+
+    Attributes:
+        item_id: as in the catalogue.
+        title: its title.
+        distance: of the embedding of the title from that of the text; items that share a title share it.
+    """
+
+    item_id: str
+    title: str
+    distance: float
 
 
 class Recommender:
@@ -85,6 +106,38 @@ class Recommender:
             self.run.prompter,
             beams=beams,
             score=score,
+            length_penalty=length_penalty,
+            exclude_history=exclude_history,
+            batch_size=batch_size,
+        )
+
+    def grounding(
+        self,
+        *,
+        beams: int = PUBLISHED_BEAMS,
+        length_penalty: float = 1.0,
+        exclude_history: bool = False,
+        batch_size: int = 32,
+    ) -> GroundedGeneration:
+        """Free generation, grounded by the nearest title (BIGRec), for many histories of item indices.
+
+        Embeddings are those of the model that the run began with; the titles' are kept in the folder `grounding` of
+        the run, unless the model was not trained.
+
+        Raises:
+            UserError: the model that the run began with cannot be loaded.
+        """
+        model, trained = self.run.model, bool(self.run.training)
+        own = isinstance(model.causal, PeftModel) or not trained
+        embedder = model if own else self._load_untuned().to(model.device)
+        cache = self.run.folder / "grounding" if trained else None
+        table = title_table(embedder, self.catalogue, self.run.prompter.trie, cache)
+        return GroundedGeneration(
+            model,
+            self.run.prompter,
+            embedder,
+            table,
+            beams=beams,
             length_penalty=length_penalty,
             exclude_history=exclude_history,
             batch_size=batch_size,
@@ -136,6 +189,37 @@ class Recommender:
                 if item >= 0
             ]
             for items, probabilities in zip(items_BK.tolist(), probability_BK, strict=True)
+        ]
+
+    def _load_untuned(self) -> LanguageModel:
+        """The model that the run began with."""
+        from catalign.training.soft_stage import untuned  # brings the trainer along
+
+        recipe = untuned(self.run.recipe)
+        return load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
+
+    def ground(
+        self, history: Sequence[str], k: int = 10, *, beams: int = PUBLISHED_BEAMS, exclude_history: bool = True
+    ) -> list[GroundedItem]:
+        """Let the model write freely and return the `k` items nearest to its text, nearest first; see `grounding`.
+
+        Args:
+            history: item ids or titles, oldest first.
+            k: how many items.
+            beams: width of the free generation.
+            exclude_history: do not recommend what the person already has.
+
+        Raises:
+            UserError: as `recommend` and `grounding`.
+        """
+        if k < 1:
+            raise UserError(f"{k} recommendations asked for", where="-k", mend="ask for at least 1")
+        decoder = self.grounding(beams=beams, exclude_history=exclude_history)
+        (items,), (scores,) = decoder.recommend_all([self.indices(history)], k)
+        return [
+            GroundedItem(self.catalogue.item_ids[item], self.catalogue.titles[item], -score)
+            for item, score in zip(items.tolist(), scores.tolist(), strict=True)
+            if item >= 0
         ]
 
     def rank(

@@ -10,7 +10,9 @@ Candidates, Full = "Protocols candidates and pairs", "Protocol full"
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder made by catalign train.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run folder made by catalign train, or a model folder, which is taken untuned.")
+    ],
     protocol: Annotated[
         Literal["full", "candidates", "pairs"],
         typer.Option(help="Search the full catalogue; rank one of N candidates; target against negative."),
@@ -24,8 +26,13 @@ def evaluate(
         Literal["valid", "full"] | None,
         typer.Option(help="Softmax over the tokens that continue a title (default), or over the whole vocabulary."),
     ] = None,
+    decoder: Annotated[
+        Literal["search", "grounding"] | None,
+        typer.Option(help="Search real titles (default), or write freely and take the nearest.", rich_help_panel=Full),
+    ] = None,
     beams: Annotated[
-        int | None, typer.Option(min=1, help="Width of the search; default 20.", rich_help_panel=Full)
+        int | None,
+        typer.Option(min=1, help="Width of the search; default 20, with grounding 4.", rich_help_panel=Full),
     ] = None,
     length_penalty: Annotated[
         float | None,
@@ -34,6 +41,10 @@ def evaluate(
     exclude_history: Annotated[
         bool | None,
         typer.Option("--exclude-history", help="Never recommend what is in the history.", rich_help_panel=Full),
+    ] = None,
+    examples: Annotated[
+        int | None,
+        typer.Option(min=0, help="Training windows shown before every prompt, answered.", rich_help_panel=Full),
     ] = None,
     candidates: Annotated[
         int | None, typer.Option(min=2, help="N, the target among them; default 20.", rich_help_panel=Candidates)
@@ -47,6 +58,9 @@ def evaluate(
         typer.Option(help="Answer with a candidate (default), or write freely.", rich_help_panel=Candidates),
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="Dataset folder; default the one trained on.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="For a model folder: plain (default), instruction, or a YAML file.")
+    ] = None,
     transfer: Annotated[bool, typer.Option("--transfer", help="Allow a dataset of another catalogue.")] = False,
     output: Annotated[Path | None, typer.Option(help="Where predictions go; default a folder inside the run.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Histories in one batch.")] = 32,
@@ -66,11 +80,12 @@ def evaluate(
     from catalign.progress import results
 
     given: dict[str, Any] = {
-        "score": score, "beams": beams, "length_penalty": length_penalty, "exclude_history": exclude_history,
+        "decoder": decoder, "score": score, "beams": beams, "length_penalty": length_penalty,
+        "exclude_history": exclude_history, "examples": examples,
         "candidates": candidates, "prompt": prompt, "generation": generation,
     }  # fmt: skip
     options = protocol_options(protocol, {name: value for name, value in given.items() if value is not None})
-    evaluation = RunEvaluation(run, dataset, transfer=transfer)
+    evaluation = RunEvaluation(run, dataset, transfer=transfer, template=template)
     of_protocol: dict[str, Callable[..., Any]] = {
         "full": evaluation.full,
         "candidates": evaluation.candidates,

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from catalign.data.dataset import Dataset
-from catalign.decoding.recommend import CatalogueSearch
+from catalign.decoding.recommend import Decoder
 from catalign.errors import UserError
 from catalign.evaluation.floor import floor_metrics
 from catalign.evaluation.predictions import PredictionWriter, draw_windows, metrics_of_predictions
@@ -18,7 +18,7 @@ CHUNK = 256  # windows of one part: what an interrupted evaluation loses at most
 
 
 def evaluate_search(
-    search: CatalogueSearch,
+    search: Decoder,
     dataset: Dataset,
     folder: Path,
     *,
@@ -31,7 +31,7 @@ def evaluate_search(
     """Predict for windows of a split, or go on where an interrupted evaluation of the same settings stopped.
 
     Args:
-        search: the search to evaluate.
+        search: the search, or another decoder, to evaluate.
         dataset: the dataset whose windows are taken.
         folder: where the predictions are written.
         split: `valid` or `test` (or `train`, to look at the fit).
@@ -51,10 +51,7 @@ def evaluate_search(
         "split": split,
         "windows": len(asked),
         "seed": seed,
-        "beams": search.beams,
-        "score": search.score,
-        "length_penalty": search.length_penalty,
-        "exclude_history": search.exclude_history,
+        **search.settings,
         "checkpoint": checkpoint,
         "dataset": dataset.card.files["items.parquet"][:12],
     }

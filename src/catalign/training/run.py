@@ -15,14 +15,15 @@ from pydantic import ValidationError
 
 import catalign
 from catalign.catalogue.catalogue import Catalogue
+from catalign.data.dataset import Dataset
 from catalign.errors import UserError
 from catalign.files import disk_error, read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
-from catalign.model.loading import load_trained, save_weights
-from catalign.prompting.histories import LAST_TEN
+from catalign.model.loading import load_language_model, load_trained, save_weights
+from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.prompter import Prompter
-from catalign.prompting.templates import Template
-from catalign.training.recipe import AnyRecipe, load_recipe, make_recipe
+from catalign.prompting.templates import Template, load_template
+from catalign.training.recipe import AnyRecipe, Recipe, load_recipe, make_recipe
 
 RECIPE, PROVENANCE, TEMPLATE, CATALOGUE, CHECKPOINTS = (
     "recipe.yaml", "provenance.json", "template.json", "catalogue", "checkpoints",
@@ -40,7 +41,7 @@ class Run:
         model: the language model with the best epoch's weights.
         catalogue: the items it recommends.
         prompter: its template and trie.
-        training: the summary of the training, `training` in provenance.json.
+        training: the summary of the training, `training` in provenance.json; empty for a model that was not trained.
         started: when the training started, which tells it from one of the same name.
     """
 
@@ -55,6 +56,8 @@ class Run:
     @property
     def checkpoint(self) -> str:
         """What made a prediction, for the record."""
+        if not self.training:
+            return f"{self.folder.resolve().name}, untuned"
         name, epoch = self.folder.resolve().name, self.training["best_epoch"]
         chosen = "chosen on valid" if self.training["chosen_on"] == "valid" else "the last"
         return f"{name} of {self.started}, epoch {epoch:g}, {chosen}"
@@ -87,6 +90,28 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
         prompter=prompter,
         training=provenance["training"],
         started=provenance["started"],
+    )
+
+
+def untuned_run(folder: Path, dataset: Dataset, template: str, *, device: torch.device | None = None) -> Run:
+    """A model folder as a run that was not trained: what prompting alone can do with the catalogue of a dataset.
+
+    Raises:
+        UserError: model or template cannot be loaded, or they do not fit the titles.
+    """
+    model = load_language_model(str(folder))
+    if device is not None:
+        model = model.to(device)
+    catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
+    rule = HistoryRule(items=dataset.card.options["history"])
+    return Run(
+        folder=folder,
+        recipe=Recipe(dataset=dataset.folder.resolve(), model=str(folder), template=template, history=rule),
+        model=model,
+        catalogue=catalogue,
+        prompter=Prompter(catalogue, model.tokenizer, load_template(template), context=model.context, rule=rule),
+        training={},
+        started="",
     )
 
 

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
         ("search", "--users 3 --exhaustive 3"),
         ("search", "--users 3 --exhaustive 3 --score full --template plain"),
         ("training_step", "--windows 8"),
+        ("distillation", "--prompts 8"),
+        ("distillation", "--prompts 4 --drawn --template plain"),
         ("preference_step", "--examples 2"),
         ("soft_step", "--windows 4"),
         ("ranking", "--users 2 --candidates 4"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from catalign.decoding import grounding
 from catalign.decoding.generation import generate_in_batches
 from catalign.decoding.grounded_generation import GroundedGeneration
-from catalign.decoding.grounding import TitleTable, embed_texts, smallest, title_distances, title_table
+from catalign.decoding.grounding import TitleTable, embed_texts, smallest, title_table
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import Lora, add_lora
@@ -184,17 +184,10 @@ def test_a_kill_while_the_table_is_made_leaves_no_key(model: LanguageModel, tmp_
     assert [path.name for path in tmp_path.iterdir()] == [grounding.TABLE]
 
 
-def test_distances_to_the_true_titles(model: LanguageModel) -> None:
-    table = title_table(model, CATALOGUE, prompter_of(model).trie)
-    found = title_distances(model, table, ["w5 w6", "w5 w6", "", "w9 w9"], [3, 2, 1, 4])
-    assert found.dtype == np.float32 and found.shape == (4,)
-    pairs = [([5, 6], [5, 6]), ([5, 6], [7, 8, 9]), ([END], [5]), ([9, 9], [10, 10])]
-    expected = [
-        float((plain_embedding(model, [BEGIN, *text]) - plain_embedding(model, [BEGIN, *title])).norm())
-        for text, title in pairs
-    ]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert title_distances(model, table, [], []).shape == (0,)
+def distances(embedder: LanguageModel, text: str, items: list[int]) -> dict[int, float]:
+    """From the embedding of a text to those of the items' titles, each computed on its own."""
+    text_H = plain_embedding(embedder, [BEGIN, *(int(word[1:]) for word in text.split())])
+    return {item: float((plain_embedding(embedder, [BEGIN, *TITLES[item]]) - text_H).norm()) for item in items}
 
 
 def free_texts(model: LanguageModel, prompter: Prompter) -> list[str]:
@@ -217,7 +210,7 @@ def test_items_are_ranked_by_the_distance_of_their_titles(model: LanguageModel, 
     items_WK, scores_WK = decoder.recommend_all(HISTORIES, 8)
     for row, (history, text) in enumerate(zip(HISTORIES, free_texts(model, prompter), strict=True)):
         left = sorted(set(range(len(TITLES))) - (set(history) if exclude_history else set()))
-        distance = dict(zip(left, title_distances(embedder, table, [text] * len(left), left).tolist(), strict=True))
+        distance = distances(embedder, text, left)
         order = sorted(left, key=lambda item: (round(distance[item], 4), -POPULARITY[item], item))
         missing = 8 - len(left)
         assert items_WK[row].tolist() == order + [-1] * missing

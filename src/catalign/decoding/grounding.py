@@ -85,7 +85,7 @@ def smallest(value_BC: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Te
     `topk` does not say which of equal values it takes.
     """
     count = min(count, value_BC.shape[1])
-    last_B1 = value_BC.kthvalue(count, dim=1, keepdim=True).values
+    last_B1 = value_BC.topk(count, dim=1, largest=False).values[:, -1:]
     below_BC, equal_BC = value_BC < last_B1, value_BC == last_B1
     kept_BC = below_BC | (equal_BC & (equal_BC.cumsum(dim=1) <= count - below_BC.sum(dim=1, keepdim=True)))
     column_BK = kept_BC.nonzero()[:, 1].view(-1, count)
@@ -193,19 +193,3 @@ def _tokens_digest(tokens: list[npt.NDArray[np.int32]]) -> str:
     for title in tokens:
         digest.update(title.tobytes())
     return digest.hexdigest()
-
-
-def title_distances(
-    model: LanguageModel, table: TitleTable, texts: Sequence[str], items: npt.ArrayLike
-) -> npt.NDArray[np.float32]:
-    """L2 distance between the embedding of each text and that of an item's title; shape [S].
-
-    Args:
-        model: the frozen model that made the table.
-        table: `title_table` of the catalogue.
-        texts: S texts, bare titles without what a template puts around them (`Template.bare`).
-        items: S items.
-    """
-    title_S = table.item_title_I[np.asarray(items, dtype=np.int64)]
-    text_SH = embed_texts(model, texts).cpu().double().numpy()
-    return np.asarray(np.linalg.norm(text_SH - table.embedding_NH[title_S], axis=1), dtype=np.float32)

@@ -1,18 +1,18 @@
 """The experiment of DMPO with its few-shot files: `python -m benchmarks.fewshot DATA --output runs/fewshot`.
 
-DATA holds the published files (`src/catalign/data/fewshot.py`). For every seed one embedded model is made that knows the
-titles of all domains and the training histories, nothing else; from it every row of `fewshot_rows.ROWS` is trained in
-every domain. Each run is asked for the pairs of all domains, and for 1 of 20 candidates of a catalogue that it never
+DATA holds the published files (`src/catalign/data/fewshot.py`). For every seed one embedded model is made that knows
+the titles of all domains and the training histories, nothing else; from it every row of `fewshot_rows.ROWS` is trained
+in every domain. Each run is asked for the pairs of all domains, and for 1 of 20 candidates of a catalogue that it never
 saw: `--unseen`, a dataset folder or published files, by default a generated shop.
 
 There is no validation split, so epochs and learning rates are fixed and the same for all rows. What is done is kept in
-OUTPUT, so a killed grid goes on. It prints the tables of `docs/results/fewshot.md`; `OUTPUT/results.json` has every number.
+OUTPUT, so a killed grid goes on. It prints the tables of `docs/results/fewshot.md`; all numbers are in
+`OUTPUT/results.json`.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from catalign.files import read_json, sha256_of, whole_file, whole_folder, write
 from catalign.model.embedded import build_model, build_tokenizer, find_preset
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model
+from catalign.model.precision import Precision
 from catalign.progress import console
 from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
@@ -57,8 +58,9 @@ from catalign.training.warmup import add_titles, warm_up
 
 CONTEXT = 1_024
 CANDIDATES = 20
+ROW_TOKENS = 256  # short rows are the fastest for a model as small as this
 AT_ONCE = 64  # windows scored at once
-PRECISION = "float32"  # of training and scoring
+PRECISION: Precision = "float32"  # of training and scoring
 DRAW = 0  # seed of windows, candidates and coins of the evaluation, the same for all runs
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -92,27 +94,24 @@ def main() -> None:
     catalogues[UNSEEN] = unseen_dataset(options)
     asked[UNSEEN] = candidates_of(catalogues[UNSEEN], options.windows)
 
-    prompters: dict[str, Prompter] = {}
-    scores: dict[str, dict[str, dict[str, list[Floats]]]] = {}  # row, trained domain, questions, seeds
     for seed in options.seeds:
-        base = options.output / f"base-seed{seed}"
-        if not base.exists():
+        if not (base := base_of(options, seed)).exists():
             make_base(list(datasets.values()), base, options, seed)
-        if not prompters:  # the tokenizer of all seeds is the same
-            tokenizer = load_language_model(str(base)).tokenizer
-            prompters = {
-                name: Prompter(catalogue_of(dataset), tokenizer, PLAIN, context=CONTEXT)
-                for name, dataset in catalogues.items()
-            }
-        for row, domain, folder in runs(datasets, base, options, seed):
-            own = [*datasets, f"{TRAINING_PAIRS} {domain}", UNSEEN]
-            found = run_scores(folder, {name: asked[name] for name in own}, prompters, options)
-            for name, score_QC in found.items():
-                scores.setdefault(row, {}).setdefault(domain, {}).setdefault(name, []).append(score_QC)
-
+    tokenizer = load_language_model(str(base_of(options, options.seeds[0]))).tokenizer  # that of all seeds
+    prompters = {
+        name: Prompter(catalogue_of(dataset), tokenizer, PLAIN, context=CONTEXT) for name, dataset in catalogues.items()
+    }
+    found: dict[str, dict[str, dict[str, list[Floats]]]] = {}  # row, trained domain, questions, seeds
     floor = {name: questions.floor for name, questions in asked.items()}
     users = {name: questions.users for name, questions in asked.items()}
-    write_result(Scores(scores, floor, users), options)
+    for row in [BASE, SFT, *(row for row in options.rows if row != SFT)]:
+        for domain, dataset in datasets.items():
+            runs = [trained(row, dataset, domain, options, seed) for seed in options.seeds]
+            own = {name: asked[name] for name in (*datasets, f"{TRAINING_PAIRS} {domain}", UNSEEN)}
+            scores = [run_scores(run, own, prompters, options) for run in runs]
+            found.setdefault(row, {})[domain] = {name: [of_run[name] for of_run in scores] for name in own}
+        result, text = result_of(Scores(found, floor, users), options) if SFT in found else ({}, "")
+    print(json.dumps(result) if options.json else text)
 
 
 def parse_options() -> argparse.Namespace:
@@ -122,7 +121,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--domains", nargs="+", default=list(DOMAINS), choices=DOMAINS)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, help="default all")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS, help="in this order; default all")
     parser.add_argument("--unseen", type=Path, help="catalogue that no run saw; default a generated shop")
     parser.add_argument("--windows", type=int, default=1_000, help="windows drawn there")
     parser.add_argument("--preset", default="tiny", help="size of the embedded model")
@@ -152,9 +151,9 @@ def fewshot_dataset(options: argparse.Namespace, domain: str) -> Dataset:
     folder = options.output / "data" / domain
     if folder.exists():
         return load_dataset(folder)
-    most = max(fields["negatives"]["count"] for fields in ROWS.values() if fields and "negatives" in fields)
+    most = max(fields["negatives"]["count"] for fields in ROWS.values() if "negatives" in fields)
     with whole_folder(folder) as partial:
-        made = prepare_fewshot(options.data, FewshotOptions(domain=domain), partial / "made")
+        made = prepare_fewshot(options.data, FewshotOptions.model_validate({"domain": domain}), partial / "made")
         train = made.windows("train")
         path = made.folder / "windows/train.parquet"
         write_parquet(train.filter(pl.col("negatives").list.len() >= most), path)
@@ -254,21 +253,25 @@ def grown_histories(datasets: list[Dataset]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def runs(
-    datasets: dict[str, Dataset], base: Path, options: argparse.Namespace, seed: int
-) -> Iterator[tuple[str, str, Path]]:
-    """Train what is not trained yet; yields row, domain and folder of every run."""
-    for domain, dataset in datasets.items():
-        place = options.output / f"{domain}-seed{seed}"
-        yield BASE, domain, base
-        for number, row in enumerate(ROWS):
-            fields = ROWS[row]
-            if fields is None or (row not in options.rows and row != SFT):
-                continue
-            folder = place / f"{number}-{row.replace(' ', '').replace(',', '-')}"
-            if not is_finished(folder):
-                train_row(fields, dataset, base, place, folder, options, seed)
-            yield row, domain, folder
+def base_of(options: argparse.Namespace, seed: int) -> Path:
+    """Where the base model of a seed is."""
+    return Path(options.output / f"base-seed{seed}")
+
+
+def trained(row: str, dataset: Dataset, domain: str, options: argparse.Namespace, seed: int) -> Path:
+    """The folder of a run, trained if it is not there yet."""
+    if row == BASE:
+        return base_of(options, seed)
+    place = options.output / f"{domain}-seed{seed}"
+    folder = place / folder_name(row)
+    if not is_finished(folder):
+        train_row(ROWS[row], dataset, base_of(options, seed), place, folder, options, seed)
+    return folder
+
+
+def folder_name(row: str) -> str:
+    """A row as a folder."""
+    return row.replace(" ", "").replace(",", "-")
 
 
 def is_finished(folder: Path) -> bool:
@@ -293,7 +296,8 @@ def train_row(
     console.print(f"training {folder}")
     common = {
         "dataset": str(dataset.folder), "batch_size": 8, "batching": "shuffled", "schedule": "cosine",
-        "validation": None, "logging_steps": 1, "precision": PRECISION, "history": LAST_TEN.model_dump(), "seed": seed,
+        "validation": None, "logging_steps": 1, "precision": PRECISION, "row_tokens": ROW_TOKENS,
+        "history": LAST_TEN.model_dump(), "seed": seed,
     }  # fmt: skip
     if "stage" not in fields:
         changed = {"model": str(base), "epochs": options.sft_epochs, "learning_rate": options.sft_rate}
@@ -301,7 +305,7 @@ def train_row(
         return
     objective = {**fields["objective"], "beta": options.beta, "score": options.score}
     changed = {"epochs": options.preference_epochs, "learning_rate": options.preference_rate, "objective": objective}
-    start = {"model": str(base)} if fields.get("without_sft") else {"from": place / f"0-{SFT}"}
+    start = {"model": str(base)} if fields.get("without_sft") else {"from": place / folder_name(SFT)}
     cache = {} if fields.get("without_sft") else {"reference_cache": str(place / "reference")}
     recipe = make_recipe(continued({**common, **fields, **changed, **start, **cache}, where=str(folder)), where="")
     assert isinstance(recipe, PreferenceRecipe)
@@ -333,21 +337,23 @@ def score_questions(
     for start in range(0, len(questions.histories), AT_ONCE):
         rows = slice(start, start + AT_ONCE)
         items = list(questions.item_QC[rows])
-        # Short rows are the fastest for a model as small as this.
         parts += score_candidates(
-            model, prompter, questions.histories[rows], items, score=options.score, row_tokens=256
+            model, prompter, questions.histories[rows], items, score=options.score, row_tokens=ROW_TOKENS
         )
     return np.stack(parts)
 
 
-def write_result(scores: Scores, options: argparse.Namespace) -> None:
-    """Write `results.json` and print the tables, or all numbers as JSON."""
+def result_of(scores: Scores, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """All numbers so far, which go into `results.json`, and the tables."""
     numbers, text = tables(scores)
-    base = options.output / f"base-seed{options.seeds[0]}"
-    result = {"settings": read_json(options.output / "settings.json"), "seeds": options.seeds,
-              "base": read_json(base / "warmup.json"), "rows": numbers}  # fmt: skip
+    result = {
+        "settings": read_json(options.output / "settings.json"),
+        "seeds": options.seeds,
+        "base": read_json(base_of(options, options.seeds[0]) / "warmup.json"),
+        "rows": numbers,
+    }
     write_json(options.output / "results.json", result)
-    print(json.dumps(result) if options.json else text)
+    return result, text
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def preference(name: str, count: int, **more: Any) -> dict[str, Any]:
     return {"stage": "preference", "objective": {"name": name}, "negatives": negatives, **more}
 
 
-ROWS: dict[str, dict[str, Any] | None] = {
+ROWS: dict[str, dict[str, Any]] = {
     SFT: {"objective": {"name": "lml"}},
     "SFT + DMPO, k = 1": preference("dmpo", 1),
     "SFT + DMPO, k = 2": preference("dmpo", 2),
@@ -100,7 +100,7 @@ def told(mean: float, terms: Iterable[tuple[float, int]], seed_S: Floats) -> dic
 
 
 def auc_interval(scores: Sequence[npt.NDArray[Any]]) -> dict[str, Any]:
-    """The mean pooled AUC of the seeds; the variance over users is the mean of DeLong's, the coin that of the protocol."""
+    """The mean pooled AUC of the seeds; the variance over users is the mean of DeLong's."""
     right_Q = np.random.default_rng([0, COIN]).random(len(scores[0])) < 0.5
     found = [pooled_auc(np.where(right_Q, score_Q2[:, 0], score_Q2[:, 1]), right_Q) for score_Q2 in scores]
     auc_S, error_S = np.array(found).T
@@ -125,7 +125,7 @@ class Wins:
 
     def cell(self, row: str, name: str, domains: Sequence[str], less: str | None = None) -> Floats:
         """Mean over runs trained in some domains, [S, Q]; with `less` the difference to another row."""
-        mean = np.mean([self.of_runs[row, domain, name] for domain in domains], axis=0)
+        mean: Floats = np.mean([self.of_runs[row, domain, name] for domain in domains], axis=0)
         return mean if less is None else mean - self.cell(less, name, domains)
 
     def interval(self, row: str, asked: Mapping[str, Sequence[str]], less: str | None = None) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Wins:
 
 def tables(scores: Scores) -> tuple[dict[str, Any], str]:
     """All numbers, and the tables as Markdown: over all domains, then each trained domain."""
-    rows, wins = list(scores.of_runs), Wins(scores)
+    rows, wins = [row for row in (BASE, *ROWS) if row in scores.of_runs], Wins(scores)
     domains = list(scores.of_runs[SFT])
     everywhere: dict[str, dict[str, Sequence[str]]] = {
         "own domain": {name: [name] for name in domains},
@@ -171,13 +171,12 @@ def tables(scores: Scores) -> tuple[dict[str, Any], str]:
 def domain_rows(scores: Scores, wins: Wins, domain: str, domains: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The cells of the runs that were trained in one domain."""
     rows = {}
-    for row, trained in scores.of_runs.items():
-        if domain in trained:
-            cells = {f"pairs of {name}": wins.interval(row, {name: [domain]}) for name in domains}
-            cells["pooled AUC, own"] = auc_interval(trained[domain][domain])
-            cells["unseen, HR@1 of 20"] = wins.interval(row, {UNSEEN: [domain]})
-            cells["training pairs"] = wins.interval(row, {f"{TRAINING_PAIRS} {domain}": [domain]})
-            rows[row] = cells
+    for row in (row for row in (BASE, *ROWS) if row in scores.of_runs):
+        cells = {f"pairs of {name}": wins.interval(row, {name: [domain]}) for name in domains}
+        cells["pooled AUC, own"] = auc_interval(scores.of_runs[row][domain][domain])
+        cells["unseen, HR@1 of 20"] = wins.interval(row, {UNSEEN: [domain]})
+        cells["training pairs"] = wins.interval(row, {f"{TRAINING_PAIRS} {domain}": [domain]})
+        rows[row] = cells
     return rows
 
 

@@ -42,6 +42,14 @@ def train(
             rich_help_panel=What,
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="titles: the answer is the next title. pairs: the prompt lists the next title and another, the answer "
+            "names both in order (lml, --score full). Default titles.",
+            rich_help_panel=What,
+        ),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help="Of the softmax of lml or msl; above 1 it is flatter. Default 1.", rich_help_panel=What),
@@ -283,6 +291,7 @@ def train(
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
         "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
+        "task": task,
         "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
         "reference_cache": reference_cache, "distilled": distilled,
     }  # fmt: skip

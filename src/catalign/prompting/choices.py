@@ -6,8 +6,9 @@ would cut the whole text.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,12 @@ PAIRS = {
 
 PAIR = pair_template("pair", "item", "items", "chosen", "choosing")
 """The same wording for any other catalogue."""
+
+
+def template_of(options: Mapping[str, Any]) -> ChoiceTemplate:
+    """The pair prompt of a dataset by the options it was made with: that of its `domain`, or the one for any items."""
+    return PAIRS.get(options.get("domain", ""), PAIR)
+
 
 ONE_OF = ChoiceTemplate(
     name="one of",

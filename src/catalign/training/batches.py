@@ -148,8 +148,13 @@ class BatchMaker:
         self, numbers: list[int], answers: list[npt.NDArray[np.int32]], texts: int = 1
     ) -> tuple[dict[str, torch.Tensor], Positions]:
         """As `pack`, with `texts` answers of any tokens for each window in place of titles; all tokens carry loss."""
+        return self.pack_answers([prompt for prompt in self.prompts(numbers) for _ in range(texts)], answers)
+
+    def pack_answers(
+        self, prompt_S: list[npt.NDArray[np.int32]], answers: list[npt.NDArray[np.int32]]
+    ) -> tuple[dict[str, torch.Tensor], Positions]:
+        """As `pack_texts`, each answer after a prompt of its own."""
         positions = text_positions(answers)
-        prompt_S = [prompt for prompt in self.prompts(numbers) for _ in range(texts)]
         # The last token of an answer predicts nothing.
         sequences = [np.r_[prompt, answer[:-1]] for prompt, answer in zip(prompt_S, answers, strict=True)]
         return self._packed(sequences, prompt_S, positions)

@@ -5,6 +5,7 @@ N = B (C - 1) negatives, P scored positions, E pairs of a scored position and a 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,11 +26,12 @@ from catalign.objectives import (
     positive_losses,
     preference_losses,
 )
-from catalign.prompting.positions import Scores
+from catalign.prompting.positions import Positions, Scores
 from catalign.prompting.prompter import Prompter
 from catalign.training.batches import BatchMaker, Windows
 from catalign.training.callbacks import StepMeans
 from catalign.training.module import LossModule
+from catalign.training.reference_cache import Hashes, hash_prompts
 
 PreferenceName = Literal["dmpo", "pairs", "sdpo", "pair-sum", "dpo", "dmpo-released"]
 FORMULAS: dict[PreferenceName, Preference] = {
@@ -114,6 +116,19 @@ class PreferenceBatches:
         self.item_SC = np.concatenate([self.windows.target_S[:, None], negative_SK], axis=1)
         self.reference_SC = np.zeros(self.item_SC.shape, dtype=np.float32)
 
+    def prompt_hashes(self) -> Hashes:
+        """A hash of the prompt of each title; [S, C]."""
+        return np.broadcast_to(self._hash_S[:, None], self.item_SC.shape)
+
+    @cached_property
+    def prompts(self) -> list[npt.NDArray[np.int32]]:
+        """The prompt of each window."""
+        return self.maker.prompts(range(len(self.windows)))
+
+    @cached_property
+    def _hash_S(self) -> Hashes:
+        return hash_prompts(self.prompts)
+
     def __call__(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pack the windows with these numbers.
 
@@ -126,17 +141,28 @@ class PreferenceBatches:
         examples, titles = item_BC.shape
         batch, positions = self.maker.pack(list(numbers), item_BC.ravel(), titles)
         sequence_BC = torch.arange(examples * titles).view(examples, titles)
-        scored_S = np.bincount(positions.window_P, minlength=examples * titles)
         return {
-            **batch,
-            "sequence_P": torch.from_numpy(positions.window_P),
-            "scored_S": torch.from_numpy(scored_S),
-            "reference_S": torch.from_numpy(self.reference_SC[numbers].ravel()),
-            "window_B": torch.tensor(numbers),
+            **preference_batch(batch, positions, self.reference_SC[numbers], numbers),
             "positive_N": sequence_BC[:, :1].expand(-1, titles - 1).flatten(),
             "negative_N": sequence_BC[:, 1:].flatten(),
             "example_N": torch.arange(examples).repeat_interleave(titles - 1),
         }
+
+
+def preference_batch(
+    batch: dict[str, torch.Tensor],
+    positions: Positions,
+    reference_BC: npt.NDArray[np.float32],
+    numbers: Sequence[int],
+) -> dict[str, torch.Tensor]:
+    """A packed batch with what the loss needs of its sequences, which are C behind each window."""
+    return {
+        **batch,
+        "sequence_P": torch.from_numpy(positions.window_P),
+        "scored_S": torch.from_numpy(np.bincount(positions.window_P, minlength=reference_BC.size)),
+        "reference_S": torch.from_numpy(reference_BC.ravel()),
+        "window_B": torch.tensor(list(numbers)),
+    }
 
 
 class PreferenceModule(LossModule):

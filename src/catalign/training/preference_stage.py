@@ -30,6 +30,7 @@ from catalign.model.reference import (
     train_on,
 )
 from catalign.progress import progress_bar
+from catalign.prompting.choices import ChoicePrompter
 from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
@@ -41,9 +42,10 @@ from catalign.training.negatives import (
     given_negatives,
     hard_negatives,
 )
+from catalign.training.pairs_task import PairPreferenceBatches, pair_prompter, target_places
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
-from catalign.training.reference_cache import ReferenceCache, hash_prompts
+from catalign.training.reference_cache import ReferenceCache
 from catalign.training.rows import row_tokens
 from catalign.training.run import load_run, read_recipe, start_run
 from catalign.training.train import check_output, complete_run, resolved, training_frame
@@ -56,8 +58,8 @@ WINDOWS_AT_ONCE = 64  # of a reference pass
 def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The fields of a preference recipe, with what they leave out taken over from the run they start from.
 
-    Dataset, template, history rule and adapter are those of the run; `model` is its base model or, where it holds full
-    weights, the run itself; the score mode is what it was trained with.
+    Dataset, task, template, history rule and adapter are those of the run; `model` is its base model or, where it holds
+    full weights, the run itself; the score mode is what it was trained with.
 
     Raises:
         UserError: no run is named, it has not finished or is none, or a field contradicts it.
@@ -72,6 +74,7 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     adapter = (folder / "adapter_config.json").is_file()
     plain = source.model_dump(mode="json")
     taken = {name: plain[name] for name in ("template", "history", *(["lora"] if adapter else []))}
+    taken["task"] = plain.get("task", "titles")
     taken["model"] = source.model if adapter else str(folder)
     for name, value in taken.items():
         given = fields.get(name, value)
@@ -111,7 +114,8 @@ def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool 
     model.to(choose_device())
     prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
     validate = choose_validation(dataset, model, prompter, recipe)
-    stage = PreferenceStage(recipe, model, prompter, training_frame(dataset, recipe))
+    chooser = pair_prompter(dataset, catalogue, model) if recipe.task == "pairs" else None
+    stage = PreferenceStage(recipe, model, prompter, training_frame(dataset, recipe), chooser)
     shared, compares = recipe.reference_cache, recipe.objective.has_reference
     cache = stage.open_cache(shared, catalogue) if compares and shared is not None else None  # may be refused
     stage.choose_negatives(dataset)
@@ -136,20 +140,30 @@ class PreferenceStage:
         batches: windows, negatives and their reference.
     """
 
-    def __init__(self, recipe: PreferenceRecipe, model: LanguageModel, prompter: Prompter, frame: pl.DataFrame) -> None:
+    def __init__(
+        self,
+        recipe: PreferenceRecipe,
+        model: LanguageModel,
+        prompter: Prompter,
+        frame: pl.DataFrame,
+        chooser: ChoicePrompter | None = None,
+    ) -> None:
+        """Take the training windows; `chooser` writes the prompts of the task of pairs."""
         self.recipe, self.prompter, self._frame = recipe, prompter, frame
+        self._template = (chooser or prompter).template
         self.module = PreferenceModule(model, recipe.objective, prompter.trie).to(model.device).train()
         self._precision = choose_precision(choose_device(), recipe.precision).dtype
         windows = Windows.from_frame(frame)
-        self.batches = PreferenceBatches(
-            windows,
-            prompter,
-            scores=recipe.objective.scores,
-            row_tokens=row_tokens(recipe, windows, prompter, model),
-            share=recipe.share_prefixes and model.shares_prefixes,
-        )
-        self._prompts = self.batches.maker.prompts(range(len(frame)))
-        self._prompt_S = hash_prompts(self._prompts)
+        packing: dict[str, Any] = {
+            "row_tokens": row_tokens(recipe, windows, prompter, model),
+            "share": recipe.share_prefixes and model.shares_prefixes,
+        }
+        if chooser is None:
+            self.batches = PreferenceBatches(windows, prompter, scores=recipe.objective.scores, **packing)
+        else:
+            count, seed, given = recipe.negatives.count, self._seed, recipe.negatives.kind == "given"
+            places_SK = target_places(frame, count, seed, given=given)
+            self.batches = PairPreferenceBatches(windows, prompter, chooser, places_SK, **packing)
 
     def open_cache(self, folder: Path, catalogue: Catalogue) -> ReferenceCache:
         """The cache of the reference's log-probabilities in a folder.
@@ -162,7 +176,7 @@ class PreferenceStage:
             "adapter": adapter_digest(self.module.model),
             "tokenizer": tokenizer_digest(self.module.model.tokenizer),
             "catalogue": catalogue.digest,
-            "template": self.prompter.template.model_dump(),
+            "template": self._template.model_dump(),
             "score": self.recipe.objective.score,
             "precision": str(self._precision).removeprefix("torch."),
         }
@@ -183,15 +197,23 @@ class PreferenceStage:
             where = dataset.folder / "windows/train.parquet"
             self.batches.change(given_negatives(self._frame, trie, settings.count, where))
         else:
-            counts, seed = dataset.training_counts(), self.recipe.seed if settings.seed is None else settings.seed
-            drawn = drawn_negatives(settings, trie, dataset.items, counts, windows.histories, windows.target_S, seed)
+            counts = dataset.training_counts()
+            drawn = drawn_negatives(
+                settings, trie, dataset.items, counts, windows.histories, windows.target_S, self._seed
+            )
             self.batches.change(drawn)
+
+    @property
+    def _seed(self) -> int:
+        """Of drawn negatives, and of the places where prompts of pairs show them."""
+        seed = self.recipe.negatives.seed
+        return self.recipe.seed if seed is None else seed
 
     def search_negatives(self, progress: Progress | None = None) -> None:
         """Take as negatives what the model recommends now, but for target and history."""
         windows, count = self.batches.windows, self.recipe.negatives.count
         found = hard_negatives(
-            self.module.model, self.prompter.trie, self._prompts, windows.histories, windows.target_S, count,
+            self.module.model, self.prompter.trie, self.batches.prompts, windows.histories, windows.target_S, count,
             self.recipe.objective.score, progress,
         )  # fmt: skip
         self.batches.change(found)
@@ -200,8 +222,8 @@ class PreferenceStage:
         """Give the batches the reference log-probabilities: from the cache, and what it lacks computed."""
         if cache is None:
             return
-        item_SC = self.batches.item_SC
-        score_SC = cache.find(self._prompt_S, item_SC)
+        item_SC, prompt_SC = self.batches.item_SC, self.batches.prompt_hashes()
+        score_SC = cache.find(prompt_SC.ravel(), item_SC.reshape(-1, 1)).reshape(item_SC.shape)
         unknown_S = np.flatnonzero(np.isnan(score_SC).any(axis=1))
         unknown_S = unknown_S[np.argsort(self.batches.windows.user_S[unknown_S], kind="stable")]
         task = progress.add_task("reference log-probabilities", total=len(unknown_S), note="") if progress else None
@@ -211,7 +233,8 @@ class PreferenceStage:
             if progress and task is not None:
                 progress.advance(task, len(numbers))
         if len(unknown_S):
-            cache.add(self._prompt_S[unknown_S], item_SC[unknown_S], score_SC[unknown_S])
+            found = (prompt_SC[unknown_S], item_SC[unknown_S], score_SC[unknown_S])
+            cache.add(found[0].ravel(), found[1].reshape(-1, 1), found[2].reshape(-1, 1))
         self.batches.reference_SC = score_SC
 
     @torch.no_grad()

@@ -27,6 +27,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 PREFERENCES: dict[str, dict[str, Any]] = {name: {"name": name} for name in get_args(PreferenceName)}
 STAGE_OBJECTIVES = {"sft": OBJECTIVES, "soft": OBJECTIVES, "preference": PREFERENCES}
 
+Task = Literal["titles", "pairs"]
+
 
 class Validation(BaseModel):
     """How the best epoch is chosen: by NDCG@10 on windows of the validation split, never of the test split.
@@ -115,10 +117,31 @@ class StageRecipe(BaseModel):
 
 
 class Recipe(StageRecipe):
-    """Supervised fine-tuning: the next title is the answer."""
+    """Supervised fine-tuning: the next title is the answer.
+
+    Attributes:
+        task: `titles`; or `pairs`, see `training.pairs_task`: the prompt shows the next title and another beside the
+            history, and the answer names both in order.
+    """
 
     objective: Objective = Objective()
     stage: Literal["sft"] = "sft"
+    task: Task = "titles"
+
+    @model_validator(mode="after")
+    def _check_task(self) -> Self:
+        check_task(self, "--objective lml")
+        return self
+
+
+def check_task(recipe: "Recipe | PreferenceRecipe", vocabulary: str) -> None:
+    """Refuse what does not go with the task of pairs; `vocabulary` is the option for the scores that it takes."""
+    if recipe.task == "titles":
+        return
+    if recipe.objective.scores != "vocabulary":
+        raise ValueError(f"the task of pairs is scored over the whole vocabulary: pass {vocabulary}")
+    if recipe.validation is not None:
+        raise ValueError("validation searches for titles, the task of pairs answers with two: pass --no-validation")
 
 
 class PreferenceRecipe(StageRecipe):
@@ -128,6 +151,7 @@ class PreferenceRecipe(StageRecipe):
     `lora.dropout` plays no part: policy and reference are compared title by title.
 
     Attributes:
+        task: `titles` or `pairs`, as in `Recipe`; that of the run it starts from.
         source: the run to start from and to compare with; `from` in the file.
         without_sft: start from the model itself; stands in place of `from`.
         negatives: what the target is preferred to.
@@ -138,6 +162,7 @@ class PreferenceRecipe(StageRecipe):
 
     objective: PreferenceObjective = PreferenceObjective()
     stage: Literal["preference"]
+    task: Task = "titles"
     source: Path | None = Field(default=None, alias="from")
     without_sft: bool = False
     epochs: int = Field(default=3, ge=1)
@@ -156,6 +181,9 @@ class PreferenceRecipe(StageRecipe):
             )
         if self.objective.name == "dpo" and self.negatives.count != 1:
             raise ValueError(f"dpo takes 1 negative, not {self.negatives.count}: pass --negatives 1, or take dmpo")
+        check_task(self, "--score full")
+        if self.task == "pairs" and self.negatives.kind == "hard":
+            raise ValueError("hard negatives are found by search, which the task of pairs does not train: draw others")
         return self
 
 

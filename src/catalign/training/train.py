@@ -23,6 +23,7 @@ from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import Batches, BatchMaker, Windows
 from catalign.training.fit import fit
 from catalign.training.module import LossModule, TrainingModule
+from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
 from catalign.training.rows import row_tokens
 from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
@@ -54,19 +55,24 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     if recipe.lora is not None:
         model = add_lora(model, recipe.lora, recipe.seed)
     prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
-    windows = Windows.from_frame(training_frame(dataset, recipe))
+    frame = training_frame(dataset, recipe)
+    windows = Windows.from_frame(frame)
     validate = choose_validation(dataset, model, prompter, recipe)
 
     if output.exists():
         shutil.rmtree(output)
     start_run(output, recipe, catalogue, template)
-    batches = BatchMaker(
+    maker = BatchMaker(
         windows,
         prompter,
         scores=recipe.objective.scores,
         row_tokens=row_tokens(recipe, windows, prompter, model),
         share=recipe.share_prefixes and model.shares_prefixes,
     )
+    batches: Batches = maker
+    if recipe.task == "pairs":
+        pairs = first_pairs(frame, dataset, recipe.seed)
+        batches = PairBatches(maker, pair_prompter(dataset, catalogue, model), *pairs)
     return complete_run(TrainingModule(model, recipe.objective, prompter.trie), batches, recipe, output, validate)
 
 

@@ -56,7 +56,9 @@ def draw_negatives(setting: Setting, count: int) -> Ints:
     train, trie = setting.train, setting.prompter.trie
     settings = Negatives(kind="uniform", count=count)
     # Neither items nor training counts bear on a uniform draw.
-    return drawn_negatives(settings, trie, pl.DataFrame(), np.zeros(trie.items), train.histories, train.target_S, SEED)
+    return drawn_negatives(
+        settings, trie, pl.DataFrame(), np.zeros(trie.items, dtype=np.int64), train.histories, train.target_S, SEED
+    )
 
 
 def make_batches(setting: Setting, options: argparse.Namespace) -> PreferenceBatches:
@@ -108,9 +110,10 @@ def published_step(setting: Setting, options: argparse.Namespace, bucket: int) -
         """The loss of some examples, summed."""
         row_titles = [title for example in chosen for title in titles[example]]
         row_prompts = [prompts[example] for example in chosen for _ in titles[example]]
+        rows: published.PaddedRows
         if options.score == "valid":
-            rows = collate(row_prompts, row_titles)
-            valid_BTV = rows.valid_BTV
+            rows = masked = collate(row_prompts, row_titles)
+            valid_BTV = masked.valid_BTV
         else:
             rows, valid_BTV = published.pad_right(row_prompts, row_titles, padding), None
         with torch.no_grad(), reference_weights(model):
@@ -194,7 +197,7 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=3, help="k")
     parser.add_argument("--score", choices=["valid", "full"], default="full")
     parser.add_argument("--batching", choices=["by-user", "shuffled"], default="by-user")
-    parser.add_argument("--row-tokens", type=int, default=512, help="longest row of the forest")
+    parser.add_argument("--row-tokens", type=int, default=768, help="longest row of the forest")
     parser.add_argument("--memory", type=float, default=6.0, help="GB that a pass of the published flow may take")
     options = parse_options(parser)
     options.examples = options.examples or (4 if options.quick else 8)

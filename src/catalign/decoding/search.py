@@ -23,7 +23,8 @@ from catalign.objectives import segment_logsumexp, valid_logits
 
 ScoreMode = Literal["valid", "full"]
 NEVER = float("-inf")
-LOGITS_AT_ONCE = 2**22  # of the whole vocabulary; small enough for the allocator to use the same memory again
+LOGITS_IN_CACHE, LOGITS_IN_MEMORY = 2**18, 2**26  # of the whole vocabulary at once, on a CPU and elsewhere
+HEAD_ROWS = 256  # fewer at once make a poor matrix product
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,8 @@ class _Search:
     def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor) -> torch.Tensor:
         """log sum exp of the logits of the whole vocabulary, a part of the head at a time; shape [L]."""
         head_VH, bias_V = self.model.head_VH, self.model.head_bias_V
-        rows = max(LOGITS_AT_ONCE // len(hidden_LH), 1)
+        at_once = LOGITS_IN_CACHE if hidden_LH.device.type == "cpu" else LOGITS_IN_MEMORY
+        rows = max(at_once // len(hidden_LH), HEAD_ROWS)
         parts = []
         for start in range(0, len(head_VH), rows):
             bias = None if bias_V is None else bias_V[start : start + rows]

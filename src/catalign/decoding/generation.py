@@ -192,8 +192,6 @@ class _Generation:
         """Read the chosen tokens of the users whose texts may still become better; returns whether there are any."""
         worst_B = self.done_value_BW[self.open_B, -1]
         better_B = self.score_BW[:, 0] / self._length_share(self.token_BWL) > worst_B
-        if self.beams == 1:  # greedy: the first end is the end
-            better_B &= worst_B == NEVER
         left = better_B.nonzero()[:, 0]
         if len(left) == 0:
             return False

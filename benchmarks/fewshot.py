@@ -14,6 +14,7 @@ import argparse
 import json
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
-from benchmarks.fewshot_rows import BASE, ROWS, SFT, TRAINING_PAIRS, UNSEEN, Scores, tables
+from benchmarks.fewshot_rows import BASE, ROWS, SFT, SFT_PAIRS, TRAINING_PAIRS, UNSEEN, Scores, tables
 from catalign.catalogue.catalogue import Catalogue
 from catalign.cli.main import quieten_libraries
 from catalign.data.dataset import Dataset, load_dataset, write_card
@@ -34,6 +35,7 @@ from catalign.data.prepare import prepare_fewshot, prepare_tables, prepare_windo
 from catalign.data.store import write_store
 from catalign.data.writing import write_parquet
 from catalign.decoding.candidates import score_candidates
+from catalign.decoding.choices import score_orders
 from catalign.errors import UserError
 from catalign.evaluation.draws import draw_negatives
 from catalign.evaluation.evaluate import ask_windows
@@ -45,6 +47,7 @@ from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model
 from catalign.model.precision import Precision
 from catalign.progress import console
+from catalign.prompting.choices import ChoicePrompter, template_of
 from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
@@ -73,13 +76,33 @@ class Questions:
         users: user ids.
         histories: item indices, oldest first.
         item_QC: the target, then the others.
+        target_first_Q: of pairs: whether the published prompt shows the target first.
         floor: what the floor rows say of the same items.
     """
 
     users: npt.NDArray[Any]
     histories: list[list[int]]
     item_QC: Ints
+    target_first_Q: npt.NDArray[np.bool_]
     floor: dict[str, Ints]
+
+
+class Prompters:
+    """The prompts of every catalogue, made when they are first needed."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, datasets: dict[str, Dataset]) -> None:
+        self._tokenizer, self._datasets = tokenizer, datasets
+        self.history, self.pairs = cache(self._history), cache(self._pairs)
+
+    def _history(self, name: str) -> Prompter:
+        """Of the history alone."""
+        return Prompter(catalogue_of(self._datasets[name]), self._tokenizer, PLAIN, context=CONTEXT)
+
+    def _pairs(self, name: str) -> ChoicePrompter:
+        """Of the history and two titles, as published."""
+        dataset = self._datasets[name]
+        template = template_of(dataset.card.options)
+        return ChoicePrompter(catalogue_of(dataset), self._tokenizer, template, context=CONTEXT)
 
 
 def main() -> None:
@@ -89,25 +112,23 @@ def main() -> None:
     datasets = {domain: fewshot_dataset(options, domain) for domain in options.domains}
     asked = {name: pairs_of(dataset, "test") for name, dataset in datasets.items()}
     asked |= {f"{TRAINING_PAIRS} {name}": pairs_of(dataset, "train") for name, dataset in datasets.items()}
-    catalogues = dict(datasets)
-    catalogues[UNSEEN] = unseen_dataset(options)
-    asked[UNSEEN] = candidates_of(catalogues[UNSEEN], options.windows)
+    unseen = unseen_dataset(options)
+    asked[UNSEEN] = candidates_of(unseen, options.windows)
 
     for seed in options.seeds:
         if not (base := base_of(options, seed)).exists():
             make_base(list(datasets.values()), base, options, seed)
     tokenizer = load_language_model(str(base_of(options, options.seeds[0]))).tokenizer  # that of all seeds
-    prompters = {
-        name: Prompter(catalogue_of(dataset), tokenizer, PLAIN, context=CONTEXT) for name, dataset in catalogues.items()
-    }
+    prompters = Prompters(tokenizer, {**datasets, UNSEEN: unseen})
     found: dict[str, dict[str, dict[str, list[Floats]]]] = {}  # row, trained domain, questions, seeds
     floor = {name: questions.floor for name, questions in asked.items()}
     users = {name: questions.users for name, questions in asked.items()}
     for row in [BASE, SFT, *(row for row in options.rows if row != SFT)]:
         for domain, dataset in datasets.items():
             runs = [trained(row, dataset, domain, options, seed) for seed in options.seeds]
-            own = {name: asked[name] for name in (*datasets, f"{TRAINING_PAIRS} {domain}", UNSEEN)}
-            scores = [run_scores(run, own, prompters, options) for run in runs]
+            names = [domain] if shows_pairs(row) else [*datasets, UNSEEN]
+            own = {name: asked[name] for name in (*names, f"{TRAINING_PAIRS} {domain}")}
+            scores = [run_scores(run, row, own, prompters, options) for run in runs]
             found.setdefault(row, {})[domain] = {name: [of_run[name] for of_run in scores] for name in own}
         result, text = result_of(Scores(found, floor, users), options) if SFT in found else ({}, "")
     print(json.dumps(result) if options.json else text)
@@ -189,7 +210,8 @@ def pairs_of(dataset: Dataset, split: str) -> Questions:
     floor = floor_scores(dataset.windows("train"), counts_I, pairs, item_Q2)
     shown = dataset.windows("test")["history"].explode(empty_as_null=False).to_numpy()
     floor["popularity, all histories"] = (counts_I + np.bincount(shown, minlength=len(counts_I)))[item_Q2]
-    return Questions(pairs["user_id"].to_numpy(), pairs["history"].to_list(), item_Q2, floor)
+    first_Q = pairs["target_first"].to_numpy()
+    return Questions(pairs["user_id"].to_numpy(), pairs["history"].to_list(), item_Q2, first_Q, floor)
 
 
 def candidates_of(dataset: Dataset, windows: int) -> Questions:
@@ -199,7 +221,8 @@ def candidates_of(dataset: Dataset, windows: int) -> Questions:
     negatives = draw_negatives(asked, dataset.items, counts_I, CANDIDATES - 1, DRAW)
     item_QC = np.concatenate([target_Q[:, None], negatives], axis=1)
     floor = floor_scores(dataset.windows("train"), counts_I, asked, item_QC)
-    return Questions(asked["user_id"].to_numpy(), asked["history"].to_list(), item_QC, floor)
+    nothing = np.zeros(0, dtype=np.bool_)
+    return Questions(asked["user_id"].to_numpy(), asked["history"].to_list(), item_QC, nothing, floor)
 
 
 def catalogue_of(dataset: Dataset) -> Catalogue:
@@ -268,6 +291,11 @@ def trained(row: str, dataset: Dataset, domain: str, options: argparse.Namespace
     return folder
 
 
+def shows_pairs(row: str) -> bool:
+    """Whether a row is trained and asked with the published pair prompt."""
+    return row != BASE and ROWS[row].get("task") == "pairs"
+
+
 def folder_name(row: str) -> str:
     """A row as a folder."""
     return row.replace(" ", "").replace(",", "-")
@@ -304,15 +332,18 @@ def train_row(
         return
     objective = {**fields["objective"], "beta": options.beta, "score": options.score}
     changed = {"epochs": options.preference_epochs, "learning_rate": options.preference_rate, "objective": objective}
-    start = {"model": str(base)} if fields.get("without_sft") else {"from": place / folder_name(SFT)}
-    cache = {} if fields.get("without_sft") else {"reference_cache": str(place / "reference")}
-    recipe = make_recipe(continued({**common, **fields, **changed, **start, **cache}, where=str(folder)), where="")
+    if fields.get("without_sft"):
+        start = {"model": str(base)}
+    else:
+        source, kept = (SFT_PAIRS, "reference-pairs") if fields.get("task") == "pairs" else (SFT, "reference")
+        start = {"from": str(place / folder_name(source)), "reference_cache": str(place / kept)}
+    recipe = make_recipe(continued({**common, **fields, **changed, **start}, where=str(folder)), where=str(folder))
     assert isinstance(recipe, PreferenceRecipe)
     train_preference(recipe, folder, overwrite=folder.exists())
 
 
 def run_scores(
-    folder: Path, asked: dict[str, Questions], prompters: dict[str, Prompter], options: argparse.Namespace
+    folder: Path, row: str, asked: dict[str, Questions], prompters: Prompters, options: argparse.Namespace
 ) -> dict[str, Floats]:
     """The log-probabilities of all that a run is asked, from its folder where they are there."""
     model, found = None, {}
@@ -320,7 +351,11 @@ def run_scores(
         path = folder / "scores" / f"{name.replace(' ', '-')}-{options.score}.npy"
         if not path.exists():
             model = model or load_language_model(str(folder)).eval()
-            score_QC = score_questions(model, prompters[name.removeprefix(TRAINING_PAIRS).strip()], questions, options)
+            catalogue = name.removeprefix(TRAINING_PAIRS).strip()
+            if shows_pairs(row):
+                score_QC = score_pairs(model, prompters.pairs(catalogue), questions)
+            else:
+                score_QC = score_questions(model, prompters.history(catalogue), questions, options)
             with whole_file(path) as partial, partial.open("wb") as file:
                 np.save(file, score_QC)
         found[name] = np.load(path)
@@ -345,6 +380,16 @@ def score_questions(
         longest = int(tokens_Q[some].max())
         score_QC[some] = score_candidates(model, prompter, histories, items, score=options.score, row_tokens=longest)
     return score_QC
+
+
+def score_pairs(model: LanguageModel, chooser: ChoicePrompter, questions: Questions) -> Floats:
+    """Log-probabilities of both titles in the right order, and swapped, after the prompt that lists them; [Q, 2]."""
+    rows = [slice(start, start + AT_ONCE) for start in range(0, len(questions.histories), AT_ONCE)]
+    parts = [
+        score_orders(model, chooser, questions.histories[some], questions.item_QC[some], questions.target_first_Q[some])
+        for some in rows
+    ]
+    return np.concatenate(parts)
 
 
 def result_of(scores: Scores, options: argparse.Namespace) -> tuple[dict[str, Any], str]:

@@ -13,7 +13,8 @@ from scipy.stats import t as student
 
 from catalign.evaluation.pairs_protocol import paired_wins, pooled_auc
 
-BASE, SFT, UNSEEN, TRAINING_PAIRS = "base", "SFT", "unseen", "training pairs of"
+BASE, SFT, SFT_PAIRS = "base", "SFT", "SFT, pair prompt"
+UNSEEN, TRAINING_PAIRS = "unseen", "training pairs of"
 COIN = 2  # of the pooled AUC, as in the protocol of pairs
 Floats = npt.NDArray[np.float64]
 
@@ -34,6 +35,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "SFT + S-DPO, k = 3": preference("sdpo", 3),
     "SFT + pairs, k = 3": preference("pairs", 3),
     "SFT + released, k = 3": preference("dmpo-released", 3),
+    SFT_PAIRS: {"objective": {"name": "lml"}, "task": "pairs"},
+    f"{SFT_PAIRS} + DMPO, k = 3": preference("dmpo", 3, task="pairs"),
 }
 """What differs between the recipes of the rows."""
 
@@ -128,8 +131,10 @@ class Wins:
         mean: Floats = np.mean([self.of_runs[row, domain, name] for domain in domains], axis=0)
         return mean if less is None else mean - self.cell(less, name, domains)
 
-    def interval(self, row: str, asked: Mapping[str, Sequence[str]], less: str | None = None) -> dict[str, Any]:
-        """Over several questions, each answered by runs trained in some domains."""
+    def interval(self, row: str, asked: Mapping[str, Sequence[str]], less: str | None = None) -> dict[str, Any] | None:
+        """Over several questions, each answered by runs trained in some domains; None where they were not asked."""
+        if any((row, domain, name) not in self.of_runs for name, domains in asked.items() for domain in domains):
+            return None
         parts = [self.cell(row, name, domains, less) for name, domains in asked.items()]
         return interval(parts, [self.users[name] for name in asked])
 
@@ -150,10 +155,11 @@ def tables(scores: Scores) -> tuple[dict[str, Any], str]:
         row: {column: wins.interval(row, asked) for column, asked in everywhere.items()} for row in rows
     }
     for row in rows:
-        if row not in (BASE, SFT):
+        if row not in (BASE, SFT, SFT_PAIRS):
+            less = SFT_PAIRS if row.startswith(SFT_PAIRS) else SFT
             for column in ("own domain", "other domains", "unseen, HR@1 of 20"):
                 if column in everywhere:
-                    overall[row][f"{column}, less SFT"] = wins.interval(row, everywhere[column], less=SFT)
+                    overall[row][f"{column}, less SFT"] = wins.interval(row, everywhere[column], less)
     floor = floor_rows(scores, domains)
     by_domain = {domain: domain_rows(scores, wins, domain, domains) for domain in domains}
     heads = [*everywhere, *(f"{column}, less SFT" for column in everywhere if column != "training pairs")]

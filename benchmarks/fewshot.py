@@ -277,7 +277,8 @@ def grown_histories(datasets: list[Dataset]) -> pl.DataFrame:
 
 def base_of(options: argparse.Namespace, seed: int) -> Path:
     """Where the base model of a seed is."""
-    return Path(options.output / f"base-seed{seed}")
+    output: Path = options.output
+    return output / f"base-seed{seed}"
 
 
 def trained(row: str, dataset: Dataset, domain: str, options: argparse.Namespace, seed: int) -> Path:

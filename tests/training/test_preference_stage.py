@@ -342,7 +342,7 @@ def test_a_run_to_start_from_is_needed(toy_dataset: Path, toy_model: Path, tmp_p
 
 def test_stages_and_what_belongs_to_them(toy_dataset: Path, toy_model: Path, tmp_path: Path) -> None:
     places = ("--dataset", toy_dataset, "--model", toy_model)
-    assert "no such stage: preferences; did you mean preference? choose from sft, preference" in leaves_nothing(
+    assert "no such stage: preferences; did you mean preference? choose from sft, soft, preference" in leaves_nothing(
         tmp_path, *places, "--stage", "preferences"
     )
     assert "dmpo is no objective of the stage sft; pass --stage preference" in leaves_nothing(

@@ -277,15 +277,14 @@ def grown_histories(datasets: list[Dataset]) -> pl.DataFrame:
 
 def base_of(options: argparse.Namespace, seed: int) -> Path:
     """Where the base model of a seed is."""
-    output: Path = options.output
-    return output / f"base-seed{seed}"
+    return Path(options.output) / f"base-seed{seed}"
 
 
 def trained(row: str, dataset: Dataset, domain: str, options: argparse.Namespace, seed: int) -> Path:
     """The folder of a run, trained if it is not there yet."""
     if row == BASE:
         return base_of(options, seed)
-    place = options.output / f"{domain}-seed{seed}"
+    place = Path(options.output) / f"{domain}-seed{seed}"
     folder = place / folder_name(row)
     if not is_finished(folder):
         train_row(ROWS[row], dataset, base_of(options, seed), place, folder, options, seed)

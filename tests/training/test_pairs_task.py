@@ -122,9 +122,7 @@ def test_fine_tuning_learns_the_right_order_after_the_published_prompt(world: di
 def test_the_preference_is_for_the_right_order(world: dict[str, Path], name: str, count: int) -> None:
     model, prompter, chooser, frame = pieces(world)
     windows = Windows.from_frame(frame)
-    batches = PairPreferenceBatches(
-        windows, prompter, chooser, target_places(frame, count, 0, given=True), row_tokens=512
-    )
+    batches = PairPreferenceBatches(windows, prompter, chooser, target_places(frame, count, 0, given=True))
     negative_SK = np.array([row[:count] for row in frame["negatives"].to_list()], dtype=np.int64)
     batches.change(negative_SK)
     reference_SC = np.random.default_rng(0).normal(-30, 2, batches.item_SC.shape).astype(np.float32)

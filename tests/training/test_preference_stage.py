@@ -348,7 +348,8 @@ def test_stages_and_what_belongs_to_them(toy_dataset: Path, toy_model: Path, tmp
     assert "dmpo is no objective of the stage sft; pass --stage preference" in leaves_nothing(
         tmp_path, *places, "--objective", "dmpo"
     )
-    for option in (("--negatives", 3), ("--beta", 0.1), ("--from", toy_model), ("--reference-cache", tmp_path)):
+    assert "it belongs to --stage soft or preference" in leaves_nothing(tmp_path, *places, "--from", toy_model)
+    for option in (("--negatives", 3), ("--beta", 0.1), ("--reference-cache", tmp_path)):
         assert "it belongs to --stage preference" in leaves_nothing(tmp_path, *places, *option)
 
 

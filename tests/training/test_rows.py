@@ -3,7 +3,6 @@
 import numpy as np
 
 from catalign.model.embedded import build_model
-from catalign.model.forest import pack_forest
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
@@ -23,7 +22,8 @@ def maker_of(model: LanguageModel, histories: list[list[int]]) -> BatchMaker:
 
 def work(maker: BatchMaker, numbers: list[int], model: LanguageModel, length: int) -> float:
     """Multiplications and additions, layer by layer."""
-    rows, nodes = pack_forest(maker.sequences(numbers), length).token_RN.shape
+    maker.row_tokens = length
+    rows, nodes = maker(numbers)["token_RN"].shape
     config = model.base.config
     head, inner, groups = config.hidden_size // 4, config.intermediate_size, config.num_key_value_heads
     weights = config.hidden_size * (2 * config.hidden_size + 2 * groups * head + 3 * inner)

@@ -4,7 +4,7 @@ Legend: S windows or sequences of a batch, P scored positions, E pairs of a scor
 R rows, N nodes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,14 +68,19 @@ def count_seen(frame: pl.DataFrame) -> npt.NDArray[np.int64]:
     return seen_S
 
 
+ROW_TOKENS = 512  # longest row, as long as `rows.set_row_tokens` has not said otherwise
+
+
 class Batches(Protocol):
-    """What the trainer asks of a maker of batches: the windows it draws from, and a batch of some of them."""
+    """What the trainer asks of a maker of batches: the windows it draws from, and a batch of some of them.
+
+    Attributes:
+        windows: the windows.
+        row_tokens: longest row of the forest.
+    """
 
     windows: Windows
-
-    @property
-    def row_tokens(self) -> int:
-        """Longest row of the forest."""
+    row_tokens: int
 
     def __call__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         """The batch of the windows with these numbers; what the module's `forward` takes."""
@@ -93,7 +98,7 @@ class BatchMaker:
     """
 
     def __init__(
-        self, windows: Windows, prompter: Prompter, *, scores: Scores, row_tokens: int, share: bool = True
+        self, windows: Windows, prompter: Prompter, *, scores: Scores, row_tokens: int = ROW_TOKENS, share: bool = True
     ) -> None:
         self.windows = windows
         self.prompter = prompter
@@ -119,12 +124,6 @@ class BatchMaker:
         return [
             self.prompter.prompt(self.windows.histories[number], int(self.windows.seen_S[number])) for number in numbers
         ]
-
-    def sequences(self, numbers: Sequence[int]) -> list[npt.NDArray[np.int32]]:
-        """What goes into the forest for the windows with these numbers: prompts with what is needed of the titles."""
-        item_S = self.windows.target_S[list(numbers)]
-        positions = scored_positions(self.prompter.trie, item_S, self.scores)
-        return needed_sequences(self.prompter.trie, self.prompts(numbers), item_S, positions)
 
     def pack(
         self, numbers: list[int], item_S: npt.NDArray[np.int64], titles: int = 1

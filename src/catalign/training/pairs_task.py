@@ -87,6 +87,10 @@ class PairBatches:
         """Longest row of the forest."""
         return self._maker.row_tokens
 
+    @row_tokens.setter
+    def row_tokens(self, length: int) -> None:
+        self._maker.row_tokens = length
+
     def __call__(self, numbers: list[int]) -> Batch:
         """Pack the windows with these numbers; as `BatchMaker`."""
         histories, pairs = [self.windows.histories[number] for number in numbers], self._pair_S2[numbers]
@@ -112,11 +116,10 @@ class PairPreferenceBatches(PreferenceBatches):
         chooser: ChoicePrompter,
         target_first_SK: Bools,
         *,
-        row_tokens: int,
         share: bool = True,
     ) -> None:
         self._chooser, self._target_first_SK = chooser, target_first_SK
-        super().__init__(windows, prompter, scores="vocabulary", row_tokens=row_tokens, share=share)
+        super().__init__(windows, prompter, scores="vocabulary", share=share)
 
     def change(self, negative_SK: Ints) -> None:
         """Take these negatives; their reference is not known yet."""

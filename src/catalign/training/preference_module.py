@@ -28,7 +28,7 @@ from catalign.objectives import (
 )
 from catalign.prompting.positions import Positions, Scores
 from catalign.prompting.prompter import Prompter
-from catalign.training.batches import BatchMaker, Windows
+from catalign.training.batches import ROW_TOKENS, BatchMaker, Windows
 from catalign.training.callbacks import StepMeans
 from catalign.training.module import LossModule
 from catalign.training.reference_cache import Hashes, hash_prompts
@@ -100,7 +100,7 @@ class PreferenceBatches:
     """
 
     def __init__(
-        self, windows: Windows, prompter: Prompter, *, scores: Scores, row_tokens: int, share: bool = True
+        self, windows: Windows, prompter: Prompter, *, scores: Scores, row_tokens: int = ROW_TOKENS, share: bool = True
     ) -> None:
         self.windows = windows
         self.maker = BatchMaker(windows, prompter, scores=scores, row_tokens=row_tokens, share=share)
@@ -110,6 +110,10 @@ class PreferenceBatches:
     def row_tokens(self) -> int:
         """Longest row of the forest."""
         return self.maker.row_tokens
+
+    @row_tokens.setter
+    def row_tokens(self, length: int) -> None:
+        self.maker.row_tokens = length
 
     def change(self, negative_SK: Ints) -> None:
         """Take these negatives; their reference is not known yet."""

@@ -46,7 +46,6 @@ from catalign.training.pairs_task import PairPreferenceBatches, pair_prompter, t
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
 from catalign.training.reference_cache import ReferenceCache
-from catalign.training.rows import row_tokens
 from catalign.training.run import load_run, read_recipe, start_run
 from catalign.training.train import check_output, complete_run, resolved, training_frame
 from catalign.training.validation import choose_validation
@@ -154,16 +153,13 @@ class PreferenceStage:
         self.module = PreferenceModule(model, recipe.objective, prompter.trie).to(model.device).train()
         self._precision = choose_precision(choose_device(), recipe.precision).dtype
         windows = Windows.from_frame(frame)
-        packing: dict[str, Any] = {
-            "row_tokens": row_tokens(recipe, windows, prompter, model),
-            "share": recipe.share_prefixes and model.shares_prefixes,
-        }
+        share = recipe.share_prefixes and model.shares_prefixes
         if chooser is None:
-            self.batches = PreferenceBatches(windows, prompter, scores=recipe.objective.scores, **packing)
+            self.batches = PreferenceBatches(windows, prompter, scores=recipe.objective.scores, share=share)
         else:
             count, seed, given = recipe.negatives.count, self._seed, recipe.negatives.kind == "given"
             places_SK = target_places(frame, count, seed, given=given)
-            self.batches = PairPreferenceBatches(windows, prompter, chooser, places_SK, **packing)
+            self.batches = PairPreferenceBatches(windows, prompter, chooser, places_SK, share=share)
 
     def open_cache(self, folder: Path, catalogue: Catalogue) -> ReferenceCache:
         """The cache of the reference's log-probabilities in a folder.

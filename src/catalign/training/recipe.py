@@ -313,10 +313,10 @@ def _choose(name: str, choices: list[str]) -> str:
 
 def _other_stage(name: str, kind: type[BaseModel]) -> str | None:
     """Where a name belongs that the recipe of this stage does not know."""
-    for stage, other in RECIPES.items():
-        if other is not kind and name in _names(other) and name not in _names(kind):
-            return f"it belongs to --stage {stage}"
-    return None
+    if name in _names(kind):
+        return None
+    stages = [stage for stage, other in RECIPES.items() if name in _names(other)]
+    return f"it belongs to --stage {' or '.join(stages)}" if stages else None
 
 
 def _names(model: type[BaseModel]) -> list[str]:

@@ -62,6 +62,10 @@ class SoftBatches:
         """Longest row of the forest."""
         return self.maker.row_tokens
 
+    @row_tokens.setter
+    def row_tokens(self, length: int) -> None:
+        self.maker.row_tokens = length
+
     def __call__(self, numbers: Sequence[int]) -> dict[str, torch.Tensor]:
         """Pack the windows with these numbers.
 

@@ -24,7 +24,6 @@ from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
 from catalign.training.distillation import distil
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
-from catalign.training.rows import row_tokens
 from catalign.training.run import PROVENANCE, RECIPE, Run, load_run, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
 from catalign.training.train import check_output, complete_run, resolved, training_frame
@@ -106,7 +105,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     )
     del teacher
     maker = BatchMaker(
-        windows, prompter, scores=recipe.objective.scores, row_tokens=row_tokens(recipe, windows, prompter, model),
+        windows, prompter, scores=recipe.objective.scores,
         share=recipe.share_prefixes and model.shares_prefixes,
     )  # fmt: skip
     texts = free_texts(answers, prompter, windows, model) if recipe.distillation.mode == "free" else None

@@ -25,7 +25,7 @@ from catalign.training.fit import fit
 from catalign.training.module import LossModule, TrainingModule
 from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
-from catalign.training.rows import row_tokens
+from catalign.training.rows import set_row_tokens
 from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
 from catalign.training.trainer import window_order
 from catalign.training.validation import Validator, choose_validation, no_windows
@@ -62,13 +62,8 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     if output.exists():
         shutil.rmtree(output)
     start_run(output, recipe, catalogue, template)
-    maker = BatchMaker(
-        windows,
-        prompter,
-        scores=recipe.objective.scores,
-        row_tokens=row_tokens(recipe, windows, prompter, model),
-        share=recipe.share_prefixes and model.shares_prefixes,
-    )
+    share = recipe.share_prefixes and model.shares_prefixes
+    maker = BatchMaker(windows, prompter, scores=recipe.objective.scores, share=share)
     batches: Batches = maker
     if recipe.task == "pairs":
         pairs = first_pairs(frame, dataset, recipe.seed)
@@ -130,6 +125,7 @@ def complete_run(
 ) -> dict[str, Any]:
     """Train in a run folder that was started, and finish it; the summary of the training."""
     precision = choose_precision(choose_device(), recipe.precision)
+    set_row_tokens(batches, recipe, module.model)
     announce(recipe, batches, module, precision)
     try:
         summary = fit(

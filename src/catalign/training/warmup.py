@@ -21,7 +21,7 @@ from catalign.training.batches import BatchMaker, Windows
 from catalign.training.fit import fit
 from catalign.training.module import Objective, TrainingModule
 from catalign.training.recipe import Recipe
-from catalign.training.rows import row_tokens
+from catalign.training.rows import set_row_tokens
 
 
 def init_model(
@@ -105,8 +105,8 @@ def warm_up(
 ) -> dict[str, Any]:
     """Train on the windows with LML, without validation; the weights of the last step stay."""
     module = TrainingModule(model, recipe.objective, prompter.trie)
-    length = row_tokens(recipe, windows, prompter, model)
-    batches = BatchMaker(windows, prompter, scores=recipe.objective.scores, row_tokens=length)
+    batches = BatchMaker(windows, prompter, scores=recipe.objective.scores)
+    set_row_tokens(batches, recipe, model)
     precision = choose_precision(choose_device(), recipe.precision)
     return fit(
         module, batches, recipe, scratch, None,

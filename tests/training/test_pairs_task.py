@@ -182,6 +182,11 @@ def test_a_preference_run_takes_over_the_task(world: dict[str, Path], tmp_path: 
     assert "task: the run" in said and "has another" in said
 
 
+def test_it_teaches_no_titles(world: dict[str, Path], tmp_path: Path) -> None:
+    said = toy.mistake("train", "--stage", "soft", "--from", world["sft"], "--output", tmp_path / "soft")
+    assert "names no titles" in said and not (tmp_path / "soft").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -48,6 +48,9 @@ def taught(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     folder = Path(fields["from"]).resolve()
     teacher = read_recipe(folder)
     first = untuned(teacher)
+    if not isinstance(first, SoftRecipe) and first.task == "pairs":
+        mend = "name a run that was trained on titles"
+        raise UserError("the teacher puts pairs in order, it names no titles", where=str(folder), mend=mend)
     plain = first.model_dump(mode="json")
     kept = ("dataset", "model", "template", "history", "lora", "trust_remote_code")
     objective = fields.get("objective") or {}

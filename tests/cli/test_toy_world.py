@@ -53,7 +53,7 @@ def test_other_templates_find_the_answer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text(OWN_TEMPLATE)
-    options = ["--template", template, "--learning-rate", 3e-3, "--batch-size", 32, "--epochs", 24]
+    options = ["--template", template, "--batch-size", 32, "--epochs", 30, "--patience", 30]
     run = solve(toy_dataset, toy_model, tmp_path / "run", *options)
     Path("own.yaml").unlink()  # a run holds its template
     assert evaluated(run)["hr@1"] >= SOLVED

@@ -91,7 +91,7 @@ def test_a_misspelt_name_of_the_preference_stage_is_recognised(name: str) -> Non
     ("fields", "words"),
     [
         ({"stage": "prefer"}, "here: no such stage: prefer; did you mean preference?"),
-        ({"stage": "sft"}, "here: unknown name from; it belongs to --stage preference"),
+        ({"stage": "sft"}, "here: unknown name from; it belongs to --stage soft or preference"),
         ({"objective": {"name": "dpo"}}, "here: dpo takes 1 negative, not 3"),
         ({"without_sft": True}, "here: a run to start from, --from, or --without-sft: one of them, not both"),
         ({"from": None}, "here: a run to start from, --from, or --without-sft: one of them, not both"),

@@ -22,20 +22,22 @@ environment: .venv/installed
 develop: .venv/developed
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "catalign needs Python 3.11 or later: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv || { echo "python3-venv is missing: install it first (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "catalign needs Python 3.11 or later: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: install it first (Debian: apt-get install python3-venv)"; exit 1; }
 
 # torch first: installed alone under the pin it is the build that this machine's index offers, without a second look.
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing catalign and what it needs into .venv (a few minutes the first time) ..."
-	$(PIP) torch
-	$(PIP) -e .
+	@echo "Installing into .venv, a few minutes the first time: torch (1 of 2) ..."
+	@$(PIP) torch
+	@echo "... catalign and what else it needs (2 of 2)"
+	@$(PIP) -e .
 	@touch $@
 
 .venv/developed: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing catalign with its development tools into .venv (a few minutes the first time) ..."
-	$(PIP) torch
-	$(PIP) -e '.[dev]'
+	@echo "Installing into .venv, a few minutes the first time: torch (1 of 2) ..."
+	@$(PIP) torch
+	@echo "... catalign with its development tools (2 of 2)"
+	@$(PIP) -e '.[dev]'
 	@touch $@ .venv/installed
 
 clean:

@@ -27,12 +27,20 @@ from torch.nn.functional import logsigmoid
 from benchmarks import published
 from benchmarks.setting import SEED, Setting, make_parser, make_setting, parse_options, print_result
 from benchmarks.timing import Pairs, alternating_runs, peak_growth
-from benchmarks.training_step import BUCKET, TOLERANCE, Step, differences, gradients, rows_within
+from benchmarks.training_step import (
+    BUCKET,
+    TOLERANCE,
+    Step,
+    batch_shape,
+    differences,
+    first_batch,
+    gradients,
+    rows_within,
+)
 from catalign.model.loading import Lora, add_lora
 from catalign.model.reference import reference_weights
 from catalign.training.negatives import Negatives, drawn_negatives
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule, PreferenceObjective
-from catalign.training.trainer import window_order
 
 Ints = npt.NDArray[np.int64]
 Side = Literal["published", "published in buckets", "ours", "ours cached"]
@@ -69,15 +77,9 @@ def make_batches(setting: Setting, options: argparse.Namespace) -> PreferenceBat
     return batches
 
 
-def batch_numbers(setting: Setting, options: argparse.Namespace) -> list[int]:
-    """Window numbers of the first batch of an epoch."""
-    order = window_order(setting.train, by_user=options.batching == "by-user", seed=SEED)
-    return list(order)[: options.examples]
-
-
 def our_step(setting: Setting, options: argparse.Namespace, *, cached: bool) -> Step:
     """The step as `catalign train --stage preference` does it."""
-    numbers, batches = batch_numbers(setting, options), make_batches(setting, options)
+    numbers, batches = first_batch(setting, options.examples, options.batching), make_batches(setting, options)
     module = PreferenceModule(setting.model, PreferenceObjective(score=options.score), setting.prompter.trie).train()
 
     def take_reference() -> None:
@@ -98,7 +100,7 @@ def our_step(setting: Setting, options: argparse.Namespace, *, cached: bool) -> 
 
 def published_step(setting: Setting, options: argparse.Namespace, bucket: int) -> Step:
     """Buckets of whole examples, at most so many rows (or one example), padded; gradients are accumulated."""
-    numbers, batches = batch_numbers(setting, options), make_batches(setting, options)
+    numbers, batches = first_batch(setting, options.examples, options.batching), make_batches(setting, options)
     model, trie, prompter = setting.model, setting.prompter.trie, setting.prompter
     objective = PreferenceObjective()
     padding = int(model.tokenizer.pad_token_id)
@@ -163,8 +165,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     their_runs, our_runs, cached_runs = alternating_runs([theirs, mine, cached], options.pairs)
     summary = Pairs(their_runs[0], our_runs[0], their_runs[1], our_runs[1]).summary()
     summary_cached = Pairs(their_runs[0], cached_runs[0], their_runs[1], cached_runs[1]).summary()
-    batch = make_batches(setting, options)(batch_numbers(setting, options))
-    before, after = batch["token_counts"].tolist()
+    batch = make_batches(setting, options)(first_batch(setting, options.examples, options.batching))
     return {
         **summary,
         "ratio_cached": summary_cached["ratio"],
@@ -181,10 +182,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "negatives": options.negatives,
             "score": options.score,
             "batching": options.batching,
-            "tokens": before,
-            "nodes": after,
-            "rows": list(batch["token_RN"].shape),
-            "scored_positions": len(batch["node_P"]),
+            **batch_shape(batch),
             **setting.describe(),
         },
     }

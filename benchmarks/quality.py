@@ -37,9 +37,7 @@ OBJECTIVES = {
 def main() -> None:
     """Run the steps that are not done yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--train-file", help="training file of the published layout, if not the usual one")
+    add_common_options(parser)
     parser.add_argument("--preset", default="small")
     parser.add_argument("--phrases", action="store_true", help="tokens of the embedded model may span words")
     parser.add_argument("--warmup-epochs", type=int, default=1)
@@ -48,9 +46,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--batching", default="by-user", choices=["by-user", "shuffled"])
     parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=OBJECTIVES)
-    parser.add_argument("--windows", type=int, help="test windows drawn; default all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     quieten_libraries()
 
@@ -81,11 +76,28 @@ def main() -> None:
         )
         rows[name], training[name] = one_row(dataset, recipe, options, name)
         write_json(options.output / "results.json", {"training": training, "rows": json.loads(as_json(rows))})
-    print(json.dumps({"training": training, "rows": json.loads(as_json(rows))}) if options.json else as_text(rows))
-    if not options.json:
-        print(as_markdown(rows))
-        for name, summary in training.items():
-            print(f"{name}: {json.dumps(summary)}")
+    show(rows, training, options.json)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Data, output, test windows, seed: what every table of accuracy takes."""
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--train-file", help="training file of the published layout, if not the usual one")
+    parser.add_argument("--windows", type=int, help="test windows drawn; default all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+
+
+def show(rows: dict[str, dict[str, Any]], training: dict[str, Any], as_one_object: bool) -> None:
+    """Print the table as text and Markdown with a line for each training, or all of it as one JSON object."""
+    if as_one_object:
+        print(json.dumps({"training": training, "rows": json.loads(as_json(rows))}))
+        return
+    print(as_text(rows))
+    print(as_markdown(rows))
+    for name, summary in training.items():
+        print(f"{name}: {json.dumps(summary)}")
 
 
 def prepared(data: Path, folder: Path, train_file: str | None) -> Dataset:

@@ -12,13 +12,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import prepared
+from benchmarks.quality import add_common_options, prepared, show
 from catalign.cli.main import quieten_libraries
 from catalign.data.dataset import Dataset
 from catalign.decoding.recommend import Decoder
 from catalign.errors import UserError
 from catalign.evaluation.evaluate import evaluate_search, floor_rows
-from catalign.evaluation.table import as_json, as_markdown, as_text
+from catalign.evaluation.table import as_json
 from catalign.files import read_json, write_json
 from catalign.recommender import Recommender
 from catalign.training.recipe import Recipe, SoftRecipe, make_recipe
@@ -51,9 +51,7 @@ def soft_rows() -> dict[str, tuple[str, dict[str, Any]]]:
 def main() -> None:
     """Run the steps that are not done yet and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--train-file", help="training file of the published layout, if not the usual one")
+    add_common_options(parser)
     parser.add_argument("--examples", type=int, help="training windows drawn; default all")
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--warmup-epochs", type=int, default=5, help="passes of the base model over the titles")
@@ -61,9 +59,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--rows", nargs="+", choices=list(soft_rows()), default=list(soft_rows()))
-    parser.add_argument("--windows", type=int, help="test windows drawn; default all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     quieten_libraries()
 
@@ -81,11 +76,7 @@ def main() -> None:
         training[name] = trained(name, run, dataset, base, options)
         rows[name] = tested(run, name, dataset, options)
         write_json(options.output / "results.json", {"training": training, "rows": json.loads(as_json(rows))})
-    print(json.dumps({"training": training, "rows": json.loads(as_json(rows))}) if options.json else as_text(rows))
-    if not options.json:
-        print(as_markdown(rows))
-        for name, summary in training.items():
-            print(f"{name}: {json.dumps(summary)}")
+    show(rows, training, options.json)
 
 
 def trained(name: str, run: Path, dataset: Dataset, base: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -23,20 +23,22 @@ import torch
 from benchmarks import published
 from benchmarks.setting import SEED, Setting, make_parser, make_setting, parse_options, print_result
 from benchmarks.timing import alternating_pairs, peak_growth
-from benchmarks.training_step import BUCKET, TOLERANCE, Step, differences, gradients, rows_within
+from benchmarks.training_step import (
+    BUCKET,
+    TOLERANCE,
+    Step,
+    batch_shape,
+    differences,
+    first_batch,
+    gradients,
+    rows_within,
+)
 from catalign.training.batches import BatchMaker
 from catalign.training.module import Objective
 from catalign.training.soft_module import SoftBatches, SoftModule
-from catalign.training.trainer import window_order
 
 Side = Literal["published", "published in buckets", "ours"]
 LAMBDA = 0.5
-
-
-def batch_numbers(setting: Setting, options: argparse.Namespace) -> list[int]:
-    """Window numbers of the first batch of an epoch."""
-    order = window_order(setting.train, by_user=options.batching == "by-user", seed=SEED)
-    return list(order)[: options.windows]
 
 
 def answer_items(setting: Setting) -> npt.NDArray[np.int64]:
@@ -54,7 +56,7 @@ def make_batches(setting: Setting, options: argparse.Namespace) -> SoftBatches:
 
 def our_step(setting: Setting, options: argparse.Namespace) -> Step:
     """The step as `catalign train --stage soft` does it."""
-    numbers, batches = batch_numbers(setting, options), make_batches(setting, options)
+    numbers, batches = first_batch(setting, options.windows, options.batching), make_batches(setting, options)
     objective = Objective(name=options.objective, denominator="all")
     module = SoftModule(setting.model, objective, setting.prompter.trie)
     module.weight = LAMBDA
@@ -69,7 +71,7 @@ def our_step(setting: Setting, options: argparse.Namespace) -> Step:
 
 def published_step(setting: Setting, options: argparse.Namespace, bucket: int) -> Step:
     """Two passes, each in buckets of at most so many rows of similar length, padded; gradients are accumulated."""
-    numbers, model, trie = batch_numbers(setting, options), setting.model, setting.prompter.trie
+    numbers, model, trie = first_batch(setting, options.windows, options.batching), setting.model, setting.prompter.trie
     answer_S, padding = answer_items(setting), int(model.tokenizer.pad_token_id)
     collate = published.Collator(published.AllowedTokens(trie, padding), len(model.head_VH), padding)
 
@@ -121,9 +123,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     theirs, mine = (make_step(setting, side, options) for side in sides[1:])
     result = theirs()
     difference = differences(result, mine())
-    numbers = batch_numbers(setting, options)
+    numbers = first_batch(setting, options.windows, options.batching)
     batch = make_batches(setting, options)(numbers)
-    before, after = batch["token_counts"].tolist()
     return {
         **alternating_pairs(theirs, mine, options.pairs).summary(),
         "same": max(difference.values()) <= TOLERANCE,
@@ -136,10 +137,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "objective": options.objective,
             "batching": options.batching,
             "users": len(np.unique(setting.train.user_S[numbers])),
-            "tokens": before,
-            "nodes": after,
-            "rows": list(batch["token_RN"].shape),
-            "scored_positions": len(batch["node_P"]),
+            **batch_shape(batch),
             **setting.describe(),
         },
     }

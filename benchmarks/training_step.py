@@ -23,7 +23,7 @@ from benchmarks.setting import SEED, Setting, make_parser, make_setting, parse_o
 from benchmarks.timing import alternating_pairs, peak_growth
 from catalign.training.batches import BatchMaker
 from catalign.training.module import Objective, TrainingModule
-from catalign.training.trainer import UserOrder
+from catalign.training.trainer import window_order
 
 Step = Callable[[], tuple[float, list[Tensor]]]
 TOLERANCE = 1e-4  # of loss and gradient in float32, relative to the largest value
@@ -31,10 +31,16 @@ BUCKET = 32
 VALUES_KEPT = 40  # float32 values of the model's width that a layer keeps for the backward pass, about
 
 
-def batch_by_user(setting: Setting, windows: int) -> list[int]:
-    """Window numbers of the first batch of an epoch, users kept together."""
-    order = UserOrder(setting.train, torch.Generator().manual_seed(SEED))
-    return list(order)[:windows]
+def first_batch(setting: Setting, windows: int, batching: str = "by-user") -> list[int]:
+    """Window numbers of the first batch of an epoch."""
+    return list(window_order(setting.train, by_user=batching == "by-user", seed=SEED))[:windows]
+
+
+def batch_shape(batch: dict[str, Tensor]) -> dict[str, Any]:
+    """Sizes of a packed batch: tokens before and after merging, rows of the forest, positions that carry loss."""
+    before, after = batch["token_counts"].tolist()
+    rows = list(batch["token_RN"].shape)
+    return {"tokens": before, "nodes": after, "rows": rows, "scored_positions": len(batch["node_P"])}
 
 
 def gradients(setting: Setting) -> list[Tensor]:
@@ -98,7 +104,7 @@ def prepare_step(bucket: int | None, options: argparse.Namespace) -> Step:
     """The published step in such buckets, or ours, for a process of its own."""
     torch.set_num_threads(options.threads)
     setting = make_setting(options)
-    numbers = batch_by_user(setting, options.windows)
+    numbers = first_batch(setting, options.windows)
     if bucket is None:
         return our_step(setting, numbers, options.row_tokens)
     return published_step(setting, numbers, bucket, options.memory * 1e9)
@@ -119,13 +125,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         peak_growth(prepare_step, bucket, options) for bucket in (options.windows, BUCKET, None)
     )
     setting = make_setting(options)
-    numbers = batch_by_user(setting, options.windows)
+    numbers = first_batch(setting, options.windows)
     theirs = published_step(setting, numbers, BUCKET, options.memory * 1e9)
     mine = our_step(setting, numbers, options.row_tokens)
     difference = differences(theirs(), mine())
     result = alternating_pairs(theirs, mine, options.pairs).summary()
     batch = BatchMaker(setting.train, setting.prompter, scores="valid", row_tokens=options.row_tokens)(numbers)
-    before, after = batch["token_counts"].tolist()
     return {
         **result,
         "same": max(difference.values()) <= TOLERANCE,
@@ -141,10 +146,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "shape": {
             "windows": options.windows,
             "users": len(np.unique(setting.train.user_S[numbers])),
-            "tokens": before,
-            "nodes": after,
-            "rows": list(batch["token_RN"].shape),
-            "branching_positions": len(batch["node_P"]),
+            **batch_shape(batch),
             "pairs_of_position_and_token": len(batch["symbol_E"]),
             **setting.describe(),
         },

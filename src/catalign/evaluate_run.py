@@ -22,7 +22,7 @@ from catalign.evaluation.pairs_protocol import evaluate_pairs
 from catalign.evaluation.predictions import draw_windows
 from catalign.files import write_json
 from catalign.model.precision import choose_device
-from catalign.prompting.choices import ONE_OF, PAIR, PAIRS, ChoicePrompter, ChoiceTemplate
+from catalign.prompting.choices import ONE_OF, ChoicePrompter, ChoiceTemplate, template_of
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
 from catalign.recommender import Recommender
@@ -193,7 +193,7 @@ class RunEvaluation:
         """Compare target and negatives; see `evaluation.pairs_protocol`."""
         scorer: Any
         if prompt == "choices":
-            template = PAIRS.get(self.dataset.card.options.get("domain", ""), PAIR)
+            template = template_of(self.dataset.card.options)
             scorer = partial(score_orders, self.run.model, self._chooser(template))
         else:
             template = None

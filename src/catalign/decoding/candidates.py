@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from catalign.decoding.scoring import child_logits, vocabulary_losses
+from catalign.decoding.scoring import token_losses
 from catalign.decoding.search import ScoreMode
 from catalign.model.forest import pack_forest, pack_rows
 from catalign.model.language_model import LanguageModel
-from catalign.objectives import masked_softmax_losses
 from catalign.prompting.positions import Positions, needed_sequences, scored_positions
 from catalign.prompting.prompter import Prompter
 
@@ -84,13 +83,9 @@ def _losses(
     model: LanguageModel, prompter: Prompter, hidden_PH: torch.Tensor, positions: Positions, score: ScoreMode
 ) -> torch.Tensor:
     """-log p of the scored tokens, by the very formulas of training at temperature 1; shape [P]."""
-
-    def tensor(array: IntArray) -> torch.Tensor:
-        return torch.from_numpy(array).to(hidden_PH.device)
-
-    gold_P = tensor(positions.gold_P)
-    if score == "full":
-        return vocabulary_losses(model, hidden_PH, gold_P)
-    position_E, alphabet_A = tensor(positions.position_E), tensor(prompter.trie.alphabet.astype(np.int64))
-    logits_E = child_logits(model, alphabet_A, hidden_PH, position_E, tensor(positions.symbol_E))
-    return masked_softmax_losses(logits_E, position_E, gold_P)
+    alphabet = prompter.trie.alphabet.astype(np.int64)
+    arrays = (positions.gold_P, positions.position_E, positions.symbol_E)
+    alphabet_A, gold_P, position_E, symbol_E = (
+        torch.from_numpy(array).to(hidden_PH.device) for array in (alphabet, *arrays)
+    )
+    return token_losses(model, alphabet_A, hidden_PH, gold_P, position_E, symbol_E, score)

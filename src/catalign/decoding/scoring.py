@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from catalign.decoding.search import ScoreMode
 from catalign.model.language_model import LanguageModel
-from catalign.objectives import language_losses, valid_logits
+from catalign.objectives import language_losses, masked_softmax_losses, valid_logits
 from catalign.objectives.language import LOGITS_AT_ONCE
 
 
@@ -46,3 +47,19 @@ def child_logits(
         bias_A = None if bias_V is None else bias_V[alphabet_A].float()
         head_AH = model.head_VH[alphabet_A].float()
         return model.finish_logits(valid_logits(hidden_PH.float(), head_AH, position_E, symbol_E, bias_A))
+
+
+def token_losses(
+    model: LanguageModel,
+    alphabet_A: torch.Tensor,
+    hidden_PH: torch.Tensor,
+    gold_P: torch.Tensor,
+    position_E: torch.Tensor,
+    symbol_E: torch.Tensor,
+    score: ScoreMode,
+) -> torch.Tensor:
+    """-log p of the gold tokens as a search scores them: `valid` or `full`, at temperature 1; shape [P]."""
+    if score == "full":
+        return vocabulary_losses(model, hidden_PH, gold_P)
+    logits_E = child_logits(model, alphabet_A, hidden_PH, position_E, symbol_E)
+    return masked_softmax_losses(logits_E, position_E, gold_P)

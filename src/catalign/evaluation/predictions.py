@@ -67,7 +67,7 @@ class PredictionWriter:
         self.folder = Path(folder)
         settings = {**expected, "depth": depth}
         if (self.folder / "predictions.json").exists():
-            _refuse_difference(self.folder, read_settings(self.folder), settings)
+            refuse_difference(self.folder, read_settings(self.folder), settings)
             if not _read(self.folder / "windows.parquet").equals(_asked_columns(asked)):
                 mend = "choose another folder or remove this one"
                 raise UserError("holds predictions of other windows", where=self.folder, mend=mend)
@@ -182,8 +182,12 @@ def _asked_columns(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(pl.col(name).cast(dtype) for name, dtype in _ASKED.items())
 
 
-def _refuse_difference(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix predictions of two settings, naming what differs."""
+def refuse_difference(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to mix what two settings predicted, naming what differs.
+
+    Raises:
+        UserError: the settings `there` in the folder are not those of `now`.
+    """
     names = sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name))
     if names:
         differences = ", ".join(f"{name} {there.get(name)!r} there, {now.get(name)!r} now" for name in names)

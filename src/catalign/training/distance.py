@@ -6,12 +6,11 @@ import numpy as np
 from peft import PeftModel
 
 from catalign.catalogue.catalogue import Catalogue
-from catalign.decoding.generation import generate_in_batches
 from catalign.decoding.grounding import embed_texts
-from catalign.decoding.recommend import CatalogueSearch
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 from catalign.training.batches import Windows
+from catalign.training.distillation import answerer
 from catalign.training.soft_settings import Distillation
 
 
@@ -42,7 +41,7 @@ class AnswerDistance:
         prompts: int,
         seed: int,
     ) -> None:
-        self.model, self.prompter, self.catalogue, self.settings = model, prompter, catalogue, settings
+        self._answer = answerer(model, prompter, catalogue, settings.model_copy(update={"best": 1}))
         drawn = np.random.default_rng(seed).choice(len(windows), min(prompts, len(windows)), replace=False)
         self._histories = [windows.histories[number] for number in np.sort(drawn)]
         self._frozen = model if isinstance(model.causal, PeftModel) else frozen_copy(model)
@@ -51,23 +50,9 @@ class AnswerDistance:
 
     def __call__(self) -> float:
         """Answer the prompts with the model as it is now, and measure."""
-        answer_SH = embed_texts(self._frozen, self._answers()).double()
+        best = [texts[0] for texts in self._answer(self._histories).texts]
+        answer_SH = embed_texts(self._frozen, best).double()
         return float((answer_SH - self._truth_SH.to(answer_SH.device)).norm(dim=1).mean())
-
-    def _answers(self) -> list[str]:
-        """The best answer to each prompt."""
-        if self.settings.mode == "constrained":
-            search = CatalogueSearch(self.model, self.prompter, beams=self.settings.beams)
-            items_S1, _ = search.recommend_all(self._histories, 1)
-            return [self.catalogue.titles[item] for item in items_S1[:, 0].tolist()]
-        prompts = [self.prompter.prompt(history) for history in self._histories]
-        texts = [""] * len(prompts)
-        longest = int(self.prompter.trie.depth.max())
-        found = generate_in_batches(self.model, prompts, beams=self.settings.beams, most_tokens=longest)
-        for numbers, generated in found:
-            for number, row in zip(numbers.tolist(), generated.texts(self.model.tokenizer), strict=True):
-                texts[number] = self.prompter.template.bare(row[0])
-        return texts
 
 
 def frozen_copy(model: LanguageModel) -> LanguageModel:

@@ -14,18 +14,21 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from catalign.catalogue.catalogue import Catalogue
 from catalign.data.writing import write_parquet
 from catalign.decoding.generation import generate_in_batches
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
+from catalign.evaluation.predictions import refuse_difference
 from catalign.files import read_json, whole_file, write_json
+from catalign.model.language_model import LanguageModel
 from catalign.progress import progress_bar
+from catalign.prompting.prompter import Prompter
 from catalign.training.batches import Windows
 from catalign.training.run import Run
 from catalign.training.soft_settings import Distillation
@@ -82,7 +85,7 @@ def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path)
         "windows": windows_digest(windows),
     }
     if (folder / SETTINGS).exists():
-        _refuse_difference(folder, read_json(folder / SETTINGS), expected)
+        refuse_difference(folder, read_json(folder / SETTINGS), expected)
     else:
         write_json(folder / SETTINGS, expected)
     done = read_answers(folder)
@@ -110,7 +113,7 @@ def _answer(
 ) -> float:
     """Answer the windows that are left, a part at a time; returns the seconds it took."""
     next_part = max((int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.parquet")), default=-1) + 1
-    answer = _search_answers(teacher, settings) if settings.mode == "constrained" else _free_answers(teacher, settings)
+    answer = answerer(teacher.model, teacher.prompter, teacher.catalogue, settings)
     started = time.monotonic()
     with progress_bar() as progress:
         task = progress.add_task("self-distilling", total=len(windows), completed=done, note="")
@@ -128,16 +131,22 @@ def _answer(
     return round(time.monotonic() - started, 1)
 
 
-def _search_answers(teacher: Run, settings: Distillation) -> Answer:
+def answerer(model: LanguageModel, prompter: Prompter, catalogue: Catalogue, settings: Distillation) -> Answer:
+    """What answers histories as the settings say: with the best real items, or with the model's own text."""
+    if settings.mode == "constrained":
+        return _search_answers(model, prompter, catalogue, settings)
+    return _free_answers(model, prompter, catalogue, settings)
+
+
+def _search_answers(model: LanguageModel, prompter: Prompter, catalogue: Catalogue, settings: Distillation) -> Answer:
     """The best real items, by the search over the catalogue."""
-    search = CatalogueSearch(teacher.model, teacher.prompter, beams=max(settings.beams, settings.best))
-    titles = teacher.catalogue.titles
+    search = CatalogueSearch(model, prompter, beams=max(settings.beams, settings.best))
 
     def answer(histories: Histories) -> Answers:
         items_BK, scores_BK = search.recommend_all(histories, settings.best)
         items: list[list[int | None]] = [[item for item in row if item >= 0] for row in items_BK.tolist()]
         return Answers(
-            texts=[[titles[item] for item in row if item is not None] for row in items],
+            texts=[[catalogue.titles[item] for item in row if item is not None] for row in items],
             items=items,
             scores=[row[: len(kept)] for row, kept in zip(scores_BK.tolist(), items, strict=True)],
         )
@@ -145,9 +154,8 @@ def _search_answers(teacher: Run, settings: Distillation) -> Answer:
     return answer
 
 
-def _free_answers(teacher: Run, settings: Distillation) -> Answer:
-    """The teacher's own texts, as long as the longest title at most; beside them the items they happen to name."""
-    model, prompter, catalogue = teacher.model, teacher.prompter, teacher.catalogue
+def _free_answers(model: LanguageModel, prompter: Prompter, catalogue: Catalogue, settings: Distillation) -> Answer:
+    """The model's own texts, as long as the longest title at most; beside them the items they happen to name."""
     longest, beams = int(prompter.trie.depth.max()), max(settings.beams, settings.best)
 
     def answer(histories: Histories) -> Answers:
@@ -170,14 +178,6 @@ def windows_digest(windows: Windows) -> str:
     for history in windows.histories:
         digest.update(np.asarray(history, dtype=np.uint32).tobytes() + b"|")
     return digest.hexdigest()[:12]
-
-
-def _refuse_difference(folder: Path, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuse to mix the answers of two settings, naming what differs."""
-    names = sorted(name for name in there.keys() | now.keys() if there.get(name) != now.get(name))
-    if names:
-        differences = ", ".join(f"{name} {there.get(name)!r} there, {now.get(name)!r} now" for name in names)
-        raise UserError(f"holds other answers ({differences})", where=folder, mend="choose another folder")
 
 
 def read_answers(folder: Path) -> pl.DataFrame:

@@ -15,13 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import TrainerCallback
 
 from catalign.catalogue.trie import TitleTrie
-from catalign.decoding.scoring import child_logits, vocabulary_losses
+from catalign.decoding.scoring import token_losses
 from catalign.decoding.search import ScoreMode
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import (
     Preference,
     margins,
-    masked_softmax_losses,
     mean_of_examples,
     positive_losses,
     preference_losses,
@@ -211,11 +210,9 @@ class PreferenceModule(LossModule):
     ) -> torch.Tensor:
         """log pi(title | prompt) of every sequence, by the very formulas of search and ranking; [S], float32."""
         hidden_PH = self.model.hidden_states(token_RN, depth_RN, end_RN, node_P)
-        if self.objective.score == "full":
-            loss_P = vocabulary_losses(self.model, hidden_PH, gold_P)
-        else:
-            logits_E = child_logits(self.model, self.alphabet_A, hidden_PH, position_E, symbol_E)
-            loss_P = masked_softmax_losses(logits_E, position_E, gold_P)
+        loss_P = token_losses(
+            self.model, self.alphabet_A, hidden_PH, gold_P, position_E, symbol_E, self.objective.score
+        )
         return -loss_P.new_zeros(len(scored_S)).index_add(0, sequence_P, loss_P)
 
     def forward(

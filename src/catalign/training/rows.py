@@ -28,22 +28,24 @@ def set_row_tokens(batches: Batches, recipe: StageRecipe, model: LanguageModel) 
 
 
 def choose_row_tokens(batches: Batches, samples: list[list[int]], model: LanguageModel) -> int:
-    """The row length with the least work for some batches.
+    """The row length with the least work for some batches; see `count_work`."""
+    return min(LENGTHS, key=lambda length: count_work(batches, samples, model, length))
 
-    The work of a row of N nodes is N (2 W + 4 L H N a) operations: W weights of the layers, L layers of width H, and
-    `ATTENTION` a.
+
+def count_work(batches: Batches, samples: list[list[int]], model: LanguageModel, length: int) -> float:
+    """The work of some batches in rows of at most so many nodes.
+
+    A row of N nodes is N (2 W + 4 L H N a) operations: W weights of the layers, L layers of width H, and `ATTENTION` a.
 
     Args:
         batches: packs them; its `row_tokens` changes.
         samples: window numbers of each.
         model: the language model.
+        length: most nodes in a row.
     """
     config = model.base.config.get_text_config()
     weights = sum(layer.weight.numel() for layer in model.decoder.modules() if isinstance(layer, nn.Linear))
     attention = 4 * config.num_hidden_layers * config.hidden_size * ATTENTION
-    work = {}
-    for length in LENGTHS:
-        batches.row_tokens = length
-        shapes = [batches(numbers)["token_RN"].shape for numbers in samples]
-        work[length] = sum(rows * nodes * (2 * weights + attention * nodes) for rows, nodes in shapes)
-    return min(work, key=lambda length: work[length])
+    batches.row_tokens = length
+    shapes = [batches(numbers)["token_RN"].shape for numbers in samples]
+    return float(sum(rows * nodes * (2 * weights + attention * nodes) for rows, nodes in shapes))

@@ -51,6 +51,13 @@ def test_both_sides_agree_under_other_options(
     assert run(name, options, monkeypatch, capsys)["same"] is True
 
 
+def test_row_lengths(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run("rows", "--windows 8 --lengths 256 1024", monkeypatch, capsys)
+    assert result["cpu_seconds"].keys() == result["relative_work"].keys() == {"256", "1024"}
+    assert min(result["relative_work"].values()) == 1
+    assert 0 < sum(result["profile"].values()) <= 1
+
+
 def run(name: str, options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """What a benchmark prints."""
     monkeypatch.syspath_prepend(ROOT)

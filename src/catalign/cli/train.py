@@ -243,7 +243,7 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Fine-tune a language model on a dataset; the epoch with the best NDCG@10 on the validation split is kept.
+    """Fine-tune a language model, stage by stage; the epoch with the best NDCG@10 on the validation split is kept.
 
     catalign train --dataset ds --model lm --objective msl --output runs/msl
 

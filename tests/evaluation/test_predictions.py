@@ -138,7 +138,7 @@ def test_missing_and_doubled_windows_are_refused(tmp_path: Path) -> None:
     assert (folder / "part-00003.parquet").exists()  # the gap is not filled: no part is ever overwritten
     assert metrics_of_predictions(folder, COUNTS_I)["n"] == 5
     middle.write_bytes(kept)
-    with pytest.raises(UserError, match="window 2 is predicted twice"):
+    with pytest.raises(UserError, match=r"2 windows are predicted twice \(the first: 2\)"):
         read_predictions(folder)
 
 

@@ -1,6 +1,6 @@
 """95 % percentile bootstrap intervals of means over windows.
 
-Shapes: W windows, M metrics, G groups (users), B resamples of one chunk.
+Shapes: W windows, M metrics, G groups (users), R resamples, B resamples of one chunk.
 
 Source: Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapter 13.
 """
@@ -43,9 +43,24 @@ def bootstrap_interval(
     Raises:
         ValueError: no window, or shapes that disagree.
     """
+    mean_RM = bootstrap_means(values_WM, groups_W, seed=seed, resamples=resamples)
+    tail = (1 - level) / 2
+    return np.quantile(mean_RM, [tail, 1 - tail], axis=0).T
+
+
+def bootstrap_means(
+    values_WM: Floats, groups_W: npt.NDArray[Any] | None = None, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Floats:
+    """Return the mean of each column in every resample, float64 [R, M]; see `bootstrap_interval`.
+
+    All columns of a resample are means over the same windows, so differences of columns are paired.
+
+    Raises:
+        ValueError: no window, or shapes that disagree.
+    """
     if values_WM.ndim != 2 or len(values_WM) == 0:
         raise ValueError(f"values_WM must be [W, M] with at least one window, got shape {values_WM.shape}")
-    sums_GM, sizes_G = _group_sums(values_WM, groups_W)
+    sums_GM, sizes_G = group_sums(values_WM, groups_W)
     groups = len(sizes_G)
     generator = np.random.default_rng(seed)
     chunk = max(1, _CHUNK_CELLS // groups)
@@ -55,11 +70,10 @@ def bootstrap_interval(
         drawn_BG = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
         times_BG = np.bincount(drawn_BG.ravel(), minlength=rows * groups).reshape(rows, groups).astype(np.float64)
         means.append(times_BG @ sums_GM / (times_BG @ sizes_G)[:, None])
-    tail = (1 - level) / 2
-    return np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0).T
+    return np.concatenate(means)
 
 
-def _group_sums(values_WM: Floats, groups_W: npt.NDArray[Any] | None) -> tuple[Floats, Floats]:
+def group_sums(values_WM: Floats, groups_W: npt.NDArray[Any] | None) -> tuple[Floats, Floats]:
     """Return the sum of the values of each group [G, M] and the number of its windows [G]."""
     if groups_W is None:
         return values_WM, np.ones(len(values_WM))

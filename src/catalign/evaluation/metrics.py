@@ -1,5 +1,11 @@
 """HR@k, NDCG@k and MRR@k of next-item recommendation: one target per window, ranked against the full catalogue.
 
+With one target some measures of information retrieval are the same number, so they are not computed again:
+
+    Recall@k    = (targets within k) / 1                       = HR@k
+    Precision@k = (targets within k) / k                       = HR@k / k
+    MAP@k       = (precision at the target's rank) / 1 = 1/rank = MRR@k
+
 Shapes: W windows, K places of a ranked list, M metrics.
 
 A rank is 1-based; 0 means that the target is not in the list. A ranked list holds item indices, best first, and is
@@ -11,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catalign.errors import UserError
 from catalign.evaluation.intervals import bootstrap_interval
 
 Ints = npt.NDArray[np.int64]
@@ -52,6 +59,37 @@ def mrr(rank_W: Ints, k: int) -> Floats:
 
 
 METRICS = {"hr": hit_rate, "ndcg": ndcg, "mrr": mrr}
+SAME_NUMBER = {"recall": "hr", "map": "mrr"}
+"""Names of measures that, with one target, are another one; see the head of this module."""
+
+
+def metric_of_ranks(name: str, rank_W: Ints) -> Floats:
+    """Return a metric by its name, `ndcg@10` say, of each window, float64 [W].
+
+    >>> metric_of_ranks("map@5", np.array([1, 4, 6, 0])).tolist()  # one target: the same as mrr@5
+    [1.0, 0.25, 0.0, 0.0]
+
+    Raises:
+        UserError: no such metric.
+    """
+    measure, cutoff = split_name(name)
+    return METRICS[SAME_NUMBER.get(measure, measure)](rank_W, cutoff)
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Return measure and cutoff of a metric's name.
+
+    >>> split_name("ndcg@10")
+    ('ndcg', 10)
+
+    Raises:
+        UserError: no such metric.
+    """
+    measure, _, cutoff = name.partition("@")
+    if measure not in METRICS.keys() | SAME_NUMBER.keys() or not cutoff.isdecimal() or int(cutoff) == 0:
+        known = ", ".join([*METRICS, *SAME_NUMBER])
+        raise UserError(f"no such metric: {name}", mend=f"choose from {known}, each with @k: ndcg@10")
+    return measure, int(cutoff)
 
 
 def ranks_of_targets(ranked_WK: Ints, target_W: Ints) -> Ints:

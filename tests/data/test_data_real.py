@@ -10,7 +10,7 @@ import pytest
 from catalign.data.dataset import Dataset
 from catalign.data.layouts import recognise, table_source
 from catalign.data.ledger import Ledger
-from catalign.data.options import TableOptions, TableSource, WindowOptions
+from catalign.data.options import Table, TableOptions, TableSource, WindowOptions
 from catalign.data.prepare import prepare_tables, prepare_windows
 from catalign.data.tables import read_table
 from conftest import SHARED
@@ -126,7 +126,7 @@ def test_metadata_of_2014_are_python_literals() -> None:
     ledger = Ledger()
     columns = {"item_id": "asin", "title": "title"}
     path = DATA / "amazon_raw" / "2014" / "meta_2014_pyliteral_sample.json"
-    items = read_table(path, columns, table="items", ledger=ledger)
+    items = read_table(Table.of(path), columns, table_name="items", ledger=ledger)
     assert ledger.dropped == {}
     assert items["item_id"].str.len_chars().unique().to_list() == [10]
     assert "Nursery Rhymes Felt Book" in items["title"].to_list()

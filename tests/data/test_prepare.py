@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from catalign.data.options import TableOptions, TableSource
+from catalign.data.options import Table, TableOptions, TableSource
 from catalign.data.prepare import prepare_tables
 from catalign.errors import UserError
 from catalign.files import sha256_of
@@ -149,7 +149,8 @@ def test_given_splits_come_from_a_column_or_from_files(tmp_path: Path) -> None:
     parts = {name: [row for row in rows if row[2].endswith(f",{name}")] for name in ("train", "val", "test")}
     for name, part in parts.items():
         (tmp_path / f"{name}.csv").write_text(log(part, "who,sku,when,part"))
-    files = {"interactions": tmp_path / "train.csv", "valid": tmp_path / "val.csv", "test": tmp_path / "test.csv"}
+    names = {"interactions": "train.csv", "valid": "val.csv", "test": "test.csv"}
+    files = {table: Table.of(tmp_path / name) for table, name in names.items()}
     by_files = prepare(source.model_copy(update={**files, "split_column": None}), tmp_path / "b", split="given")
     for split in ("train", "valid", "test"):
         assert by_files.windows(split).sort("timestamp").equals(by_column.windows(split).sort("timestamp"))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalign.data.ledger import Ledger
+from catalign.data.options import Table
 from catalign.data.tables import column_names, read_table
 from catalign.errors import UserError
 
@@ -16,7 +17,7 @@ COLUMNS = {"user_id": "user", "item_id": "item"}
 
 
 def read(path: Path, ledger: Ledger | None = None, **options: str) -> pl.DataFrame:
-    return read_table(path, COLUMNS, table="interactions", ledger=ledger or Ledger(), **options)
+    return read_table(Table.of(path, **options), COLUMNS, table_name="interactions", ledger=ledger or Ledger())
 
 
 def write(folder: Path, name: str, content: bytes) -> Path:
@@ -54,7 +55,7 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
 
 def test_a_column_may_be_called_like_ours_and_be_read_twice(tmp_path: Path) -> None:
     path = write(tmp_path, "log.csv", b"row,file\nann,8\n")
-    frame = read_table(path, {"a": "row", "b": "row", "c": "file"}, table="t", ledger=Ledger())
+    frame = read_table(Table.of(path), {"a": "row", "b": "row", "c": "file"}, table_name="t", ledger=Ledger())
     assert frame.select("a", "b", "c", "row").rows() == [("ann", "ann", "8", 2)]
 
 
@@ -136,9 +137,9 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_the_names_of_the_columns_of_every_kind(tmp_path: Path) -> None:
     pl.DataFrame({"b": [1], "a": [2]}).write_parquet(tmp_path / "t.parquet")
-    assert column_names(tmp_path / "t.parquet") == ["b", "a"]
-    assert column_names(write(tmp_path, "t.csv.gz", b"b,a\n")) == ["b", "a"]
-    assert column_names(write(tmp_path, "t.jsonl", b'{"b": 1}\n{"a": 2, "b": 3}\n')) == ["b", "a"]
+    assert column_names(Table.of(tmp_path / "t.parquet")) == ["b", "a"]
+    assert column_names(Table.of(write(tmp_path, "t.csv.gz", b"b,a\n"))) == ["b", "a"]
+    assert column_names(Table.of(write(tmp_path, "t.jsonl", b'{"b": 1}\n{"a": 2, "b": 3}\n'))) == ["b", "a"]
 
 
 FRAGMENTS = st.sampled_from(

@@ -12,7 +12,7 @@ from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
 from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, recognise, table_source
-from catalign.data.options import FewshotOptions, TableOptions, TableSource, WindowOptions
+from catalign.data.options import FewshotOptions, Table, TableOptions, TableSource, WindowOptions
 from catalign.data.prepare import Step, prepare_fewshot, prepare_tables, prepare_windows
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
@@ -99,15 +99,16 @@ def prepare(
     rules = _given(split=split, min_rating=min_rating, k_core=k_core, duplicates=duplicates, keep_unused=keep_unused)
     columns = _given(
         user=user, item=item, time=time, rating=rating, split_column=split_column, item_id=item_id, title=title,
-        metadata=metadata or None, encoding=encoding, valid=valid, test=test,
+        metadata=metadata or None, valid=valid, test=test,
     )  # fmt: skip
     with _steps() as step:
         if folder is None:
             _refuse(_given(layout=layout, train_file=train_file, domain=domain), "a folder in a known layout")
-            source = _tables(interactions, items, columns)
+            source = _tables(interactions, items, columns, _given(encoding=encoding))
             dataset = prepare_tables(source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
         else:
-            _refuse(_given(interactions=interactions, items=items, **columns), "tables of your own, without FOLDER")
+            own = _given(interactions=interactions, items=items, encoding=encoding, **columns)
+            _refuse(own, "tables of your own, without FOLDER")
             special = _given(train_file=train_file, domain=domain)
             dataset = _prepare_folder(folder, layout, special, general, rules, output, overwrite, step)
     _report(dataset, as_json)
@@ -159,16 +160,18 @@ def _refuse(options: dict[str, Any], place: str) -> None:
         raise UserError(f"--{next(iter(options)).replace('_', '-')} goes with {place}")
 
 
-def _tables(interactions: Path | None, items: Path | None, columns: dict[str, Any]) -> TableSource:
-    """Gather the two tables; a column that was not named is asked for with the names that are there."""
+def _tables(interactions: Path | None, items: Path | None, columns: dict[str, Any], how: dict[str, Any]) -> TableSource:
+    """Gather the two tables, written as `how` says; a column not named is asked for with the names that are there."""
     if interactions is None or items is None:
         raise UserError("nothing to prepare", mend="pass a FOLDER in a known layout, or --interactions and --items")
-    encoding = columns.get("encoding", "utf-8")
-    for option, path in (("user", interactions), ("item", interactions), ("title", items)):
+    log, titles = Table.of(interactions, **how), Table.of(items, **how)
+    for option, table in (("user", log), ("item", log), ("title", titles)):
         if option not in columns:
-            present = ", ".join(column_names(path, encoding=encoding))
-            raise UserError(f"--{option} is not given", where=path, mend=f"choose from its columns: {present}")
-    return TableSource(interactions=interactions, items=items, **{"item_id": columns["item"], **columns})
+            present = ", ".join(column_names(table))
+            raise UserError(f"--{option} is not given", where=table, mend=f"choose from its columns: {present}")
+    given: dict[str, Any] = {"item_id": columns["item"], **columns}
+    given |= {name: Table.of(columns[name], **how) for name in ("valid", "test") if name in columns}
+    return TableSource(interactions=log, items=titles, **given)
 
 
 def _prepare_folder(

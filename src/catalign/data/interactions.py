@@ -26,10 +26,10 @@ def read_interactions(source: TableSource, ledger: Ledger) -> pl.DataFrame:
     columns |= {key: name for key, name in optional.items() if name is not None}
     absent = [pl.lit(None, pl.String).alias(key) for key, name in optional.items() if name is None]
     parts = []
-    for split, path in {"train": source.interactions, "valid": source.valid, "test": source.test}.items():
-        if path is None:
+    for split, table in {"train": source.interactions, "valid": source.valid, "test": source.test}.items():
+        if table is None:
             continue
-        read = read_table(path, columns, table=_TABLE, ledger=ledger, encoding=source.encoding)
+        read = read_table(table, columns, table_name=_TABLE, ledger=ledger)
         part = read.with_columns(as_text(pl.col("user_id")), as_text(pl.col("source_id")), *absent)
         part = part.select("user_id", "source_id", "time", "rating", "split", "file", "row")
         parts.append(part if source.test is None else part.with_columns(split=pl.lit(split)))

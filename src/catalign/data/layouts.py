@@ -17,7 +17,7 @@ import polars as pl
 from catalign.data.cleaning import as_milliseconds, as_text
 from catalign.data.fewshot import ANY_SFT_FILE
 from catalign.data.ledger import Ledger
-from catalign.data.options import TableSource
+from catalign.data.options import Table, TableSource
 from catalign.data.splits import SPLIT_TYPE, cut_instants
 from catalign.data.tables import column_names, read_table
 from catalign.errors import UserError
@@ -84,10 +84,11 @@ def table_source(folder: Path, layout: str) -> TableSource:
     """
     if layout == "movielens":
         return TableSource(
-            interactions=folder / "ratings.csv", user="userId", item="movieId", time="timestamp", rating="rating",
-            items=folder / "movies.csv", item_id="movieId", title="title", metadata=["genres"],
+            interactions=Table.of(folder / "ratings.csv"), items=Table.of(folder / "movies.csv"),
+            user="userId", item="movieId", time="timestamp", rating="rating",
+            item_id="movieId", title="title", metadata=["genres"],
         )  # fmt: skip
-    interactions, items = folder / "interactions.csv", folder / "items.csv"
+    interactions, items = Table.of(folder / "interactions.csv"), Table.of(folder / "items.csv")
     return TableSource(
         interactions=interactions, user="user_id", item="item_id", time="timestamp",
         rating="rating" if "rating" in column_names(interactions) else None,
@@ -190,9 +191,10 @@ def _read_d3_table(path: Path, split: str, ledger: Ledger) -> pl.DataFrame:
 def _read_window_table(
     path: Path, columns: dict[str, str], history: pl.Expr, target: pl.Expr, split: str, ledger: Ledger
 ) -> pl.DataFrame:
-    timed = "timestamp" in column_names(path)
+    table = Table.of(path)
+    timed = "timestamp" in column_names(table)
     columns = {"user_id": "user_id", **columns, **({"time": "timestamp"} if timed else {})}
-    read = read_table(path, columns, table="windows", ledger=ledger)
+    read = read_table(table, columns, table_name="windows", ledger=ledger)
     times = as_milliseconds(read["time"]) if timed else pl.Series([None] * read.height, dtype=pl.Int64)
     return read.select(
         as_text(pl.col("user_id")),

@@ -1,9 +1,13 @@
 """The options of preparing a dataset, as they stand in `dataset.json`."""
 
+import glob
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import pydantic
+
+from catalign.data.titles import TitleFormat
+from catalign.errors import UserError
 
 
 class TitleOptions(pydantic.BaseModel):
@@ -14,12 +18,32 @@ class TitleOptions(pydantic.BaseModel):
         missing_titles: `drop` removes an item without a title together with its interactions; `id` shows its id
             instead.
         duplicate_titles: `keep` leaves distinct items that share a title (they share a leaf of the trie); `merge`
-            makes one item of them, under the id of the first.
+            makes one item of them, under the id of the first; `distinguish` adds what tells them apart, see
+            `titles.distinguish`.
+        title_format: how a title is written, see `titles.TitleFormat`.
+        title_words: titles keep at most this many words.
+        title_tokens: or as many whole words as have at most this many tokens of `tokenizer`.
+        tokenizer: a Hugging Face folder or the name of a model.
     """
 
     clean: bool = True
     missing_titles: Literal["drop", "id"] = "drop"
-    duplicate_titles: Literal["keep", "merge"] = "keep"
+    duplicate_titles: Literal["keep", "merge", "distinguish"] = "keep"
+    title_format: str = "{title}"
+    title_words: int | None = pydantic.Field(default=None, ge=1)
+    title_tokens: int | None = pydantic.Field(default=None, ge=1)
+    tokenizer: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_titles(self) -> Self:
+        TitleFormat(self.title_format)
+        if self.title_words is not None and self.title_tokens is not None:
+            raise UserError("--title-words and --title-tokens are two measures of one thing", mend="pass one of them")
+        if (self.title_tokens is None) != (self.tokenizer is None):
+            raise UserError(
+                "--title-tokens and --tokenizer go together", mend="pass both, or --title-words, which needs no tokenizer"
+            )
+        return self
 
 
 class WindowOptions(TitleOptions):
@@ -68,6 +92,63 @@ class TableOptions(WindowOptions):
     keep_unused: bool = False
 
 
+class Table(pydantic.BaseModel):
+    """Where a table lies and how it is written; `tables.read_chunks` reads it. A path or a glob stands for its files.
+
+    Attributes:
+        files: the files, one after the other; a glob (`part-*.csv`) is expanded in sorted order.
+        delimiter: of CSV files, of one character or several (`::`); None: of comma, tab, semicolon and bar the one that
+            the first line holds most of.
+        header: the names of the columns of CSV files without a header line; None: the first line holds them.
+        quoted: whether a field of a CSV file may stand in quotation marks (never with a delimiter of several
+            characters).
+        encoding: of CSV files and JSON lines, a Python codec name.
+    """
+
+    files: list[Path] = pydantic.Field(min_length=1)
+    delimiter: str | None = pydantic.Field(default=None, min_length=1)
+    header: list[str] | None = None
+    quoted: bool = True
+    encoding: str = "utf-8"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _from_path(cls, value: Any) -> Any:
+        return {"files": value} if isinstance(value, str | Path) else value
+
+    @pydantic.field_validator("files", mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if isinstance(value, str | Path):
+            value = [value]
+        return [path for pattern in value for path in _expanded(Path(pattern))]
+
+    @classmethod
+    def of(cls, files: Path | str | list[Path], **how: Any) -> Self:
+        """Return the table of a path, a glob or several paths; `how` are the other attributes.
+
+        Raises:
+            UserError: no file fits the glob.
+        """
+        return cls.model_validate({"files": files, **how})
+
+    def __str__(self) -> str:
+        """The place for a message: the first file, and how many follow."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0]}{more}"
+
+
+def _expanded(path: Path) -> list[Path]:
+    """The files that a glob stands for; any other path is itself."""
+    if path.exists() or not glob.has_magic(str(path)):
+        return [path]
+    root = Path(path.anchor or ".")
+    found = sorted(found for found in root.glob(str(path.relative_to(path.anchor))) if found.is_file())
+    if not found:
+        raise UserError("no file fits this pattern", where=path)
+    return found
+
+
 class TableSource(pydantic.BaseModel):
     """Two tables and the names of their columns.
 
@@ -77,13 +158,12 @@ class TableSource(pydantic.BaseModel):
         valid, test: the interactions of given splits.
         user, item, time, rating, split_column: columns of the interactions.
         item_id, title, metadata: columns of the items.
-        encoding: of CSV files.
     """
 
-    interactions: Path
-    items: Path
-    valid: Path | None = None
-    test: Path | None = None
+    interactions: Table
+    items: Table
+    valid: Table | None = None
+    test: Table | None = None
     user: str
     item: str
     time: str | None = None
@@ -92,4 +172,3 @@ class TableSource(pydantic.BaseModel):
     item_id: str
     title: str
     metadata: list[str] = []
-    encoding: str = "utf-8"

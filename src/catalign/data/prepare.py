@@ -16,10 +16,10 @@ from catalign.data.interactions import (
     parse_interactions,
     read_interactions,
 )
-from catalign.data.items import ItemTable, settle_items, title_counts
+from catalign.data.items import ItemTable, finish_titles, settle_items
 from catalign.data.layouts import FEWSHOT, PublishedWindows, read_windows
 from catalign.data.ledger import Ledger
-from catalign.data.options import FewshotOptions, TableOptions, TableSource, WindowOptions
+from catalign.data.options import FewshotOptions, TableOptions, TableSource, TitleOptions, WindowOptions
 from catalign.data.published import index_windows, rebuild_interactions
 from catalign.data.splits import SPLITS, chronological, leave_one_out
 from catalign.data.tables import read_table
@@ -67,7 +67,8 @@ def prepare_tables(
         log, rule, warnings = _split(in_user_order(log, items), options)
         step("making windows")
         windows = sliding_windows(log, history=options.history, min_history=options.min_history)
-        paths = [path for path in (source.items, source.interactions, source.valid, source.test) if path is not None]
+        tables = (source.items, source.interactions, source.valid, source.test)
+        paths = [path for table in tables if table is not None for path in table.files]
         card_options = options.model_dump(mode="json") | {"columns": _column_options(source)}
         step("writing")
         _write(folder, _Made(table, items, log, windows, "tables", paths, card_options, rule, warnings), ledger)
@@ -186,7 +187,7 @@ def _check_options(source: TableSource, options: TableOptions) -> None:
 
 def _read_items(source: TableSource, ledger: Ledger) -> pl.DataFrame:
     columns = {"item_id": source.item_id, "title": source.title} | {name: name for name in source.metadata}
-    return read_table(source.items, columns, table="items", ledger=ledger, encoding=source.encoding)
+    return read_table(source.items, columns, table_name="items", ledger=ledger)
 
 
 def _split(log: pl.DataFrame, options: TableOptions) -> tuple[pl.DataFrame, str, list[str]]:
@@ -253,7 +254,8 @@ def _write(folder: Path, made: _Made, ledger: Ledger) -> None:
         )
         for split, frame in windows.items()
     }
-    files = write_tables(folder, made.items.drop("file", "row"), log, windows, ledger)
+    items, titles = finish_titles(made.table, made.items, TitleOptions.model_validate(made.options))
+    files = write_tables(folder, items.drop("file", "row"), log, windows, ledger)
     card = Card(
         catalign=version("catalign"),
         layout=made.layout,
@@ -264,7 +266,7 @@ def _write(folder: Path, made: _Made, ledger: Ledger) -> None:
         items=made.items.height,
         interactions=log.height,
         splits=splits,
-        titles=title_counts(made.table, made.items),
+        titles=titles,
         rows_in=ledger.rows_in,
         rows_kept={name: ledger.kept(name) for name in ledger.rows_in},
         dropped=ledger.dropped,

@@ -46,13 +46,27 @@ def score_candidates(
     Returns:
         U arrays, in the order of the candidates.
     """
+    prompts = [prompter.prompt(history) for history in histories]
+    return score_behind_prompts(model, prompter, prompts, candidates, score=score, row_tokens=row_tokens)
+
+
+@torch.no_grad()
+def score_behind_prompts(
+    model: LanguageModel,
+    prompter: Prompter,
+    prompts: Sequence[npt.NDArray[np.int32]],
+    candidates: Sequence[npt.ArrayLike],
+    *,
+    score: ScoreMode = "valid",
+    row_tokens: int = 2048,
+) -> list[npt.NDArray[np.float32]]:
+    """`score_candidates` for prompts that are written already, each of at least one token."""
     items = [np.asarray(chosen, dtype=np.int64) for chosen in candidates]
     user_S = np.repeat(np.arange(len(items)), [len(chosen) for chosen in items])
     item_S = np.concatenate([*items, np.zeros(0, dtype=np.int64)])
     if len(item_S) == 0:
         return [np.zeros(0, dtype=np.float32) for _ in items]
     positions = scored_positions(prompter.trie, item_S, "valid" if score == "valid" else "vocabulary")
-    prompts = [prompter.prompt(history) for history in histories]
     hidden_PH = _hidden_states(model, prompter, prompts, user_S, item_S, positions, row_tokens)
     loss_P = _losses(model, prompter, hidden_PH, positions, score)
     window_P = torch.from_numpy(positions.window_P).to(loss_P.device)
@@ -64,7 +78,7 @@ def score_candidates(
 def _hidden_states(
     model: LanguageModel,
     prompter: Prompter,
-    prompts: list[npt.NDArray[np.int32]],
+    prompts: Sequence[npt.NDArray[np.int32]],
     user_S: IntArray,
     item_S: IntArray,
     positions: Positions,

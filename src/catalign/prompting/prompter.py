@@ -115,14 +115,23 @@ class Prompter:
             history: item indices, oldest first.
             seen: how many items the person had chosen, if the history holds only the last of them.
         """
-        shown = self.rule.shown(len(history) if seen is None else seen, len(history))
-        chosen = [self._items[item] for item in history[len(history) - shown :]]
+        return self.write(self.shown(history, seen))
+
+    def shown(self, history: Items, seen: int | None = None) -> Items:
+        """The items of a history that its prompt shows: the last ones, as the rule and the context have it."""
+        count = self.rule.shown(len(history) if seen is None else seen, len(history))
+        items = history[len(history) - count :]
         room = self.longest_prompt - len(self._opening) - len(self._closing)
-        total = sum(map(len, chosen)) + len(self._separator) * (len(chosen) - 1)
+        total = sum(len(self._items[item]) for item in items) + len(self._separator) * (len(items) - 1)
         while total > room:
-            total -= len(chosen.pop(0)) + len(self._separator)
+            total -= len(self._items[items[0]]) + len(self._separator)
+            items = items[1:]
             self._note_cut()
-        separated = [piece for item in chosen for piece in (self._separator, item)][1:]
+        return items
+
+    def write(self, items: Items) -> TokenArray:
+        """The prompt that shows exactly these items, none left out; it may be longer than the context."""
+        separated = [piece for item in items for piece in (self._separator, self._items[item])][1:]
         return np.concatenate([self._opening, *separated, self._closing])
 
     def _note_cut(self) -> None:

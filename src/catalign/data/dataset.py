@@ -41,6 +41,9 @@ class TitleCounts(pydantic.BaseModel):
     missing: int = pydantic.Field(description="items without a title")
     items_sharing: int = pydantic.Field(description="kept items whose title another kept item has too")
     titles_shared: int = pydantic.Field(description="titles that more than one kept item has")
+    alone: int = pydantic.Field(default=0, description="items with their title alone: a field of the format is missing")
+    shortened: int = pydantic.Field(default=0, description="titles that were cut to the length asked for")
+    distinguished: dict[str, int] = pydantic.Field(default={}, description="column -> kept items marked with its value")
 
 
 class Card(pydantic.BaseModel):

@@ -41,7 +41,7 @@ class TitleOptions(pydantic.BaseModel):
             raise UserError("--title-words and --title-tokens are two measures of one thing", mend="pass one of them")
         if (self.title_tokens is None) != (self.tokenizer is None):
             raise UserError(
-                "--title-tokens and --tokenizer go together", mend="pass both, or --title-words, which needs no tokenizer"
+                "--title-tokens and --tokenizer go together", mend="pass both, or --title-words, which needs none"
             )
         return self
 

@@ -100,3 +100,21 @@ def test_the_trie_follows_the_model_to_another_device(prompter: Prompter) -> Non
     search.recommend_all(HISTORIES, 2)
     model.to("meta")  # the one other device that every machine has; it cannot compute
     assert search._trie_on_device().token.device.type == "meta"
+
+
+@pytest.mark.parametrize("exclude_history", [False, True])
+def test_further_items_are_left_out_inside_the_search_and_a_filter_can_be_put_on_later(
+    model: LanguageModel, prompter: Prompter, exclude_history: bool
+) -> None:
+    search = CatalogueSearch(model, prompter, beams=2, exclude_history=exclude_history, batch_size=3)
+    allowed = np.isin(np.arange(len(TITLES)), [0, 2, 3, 5, 6])
+    excluded = [[], [5], [2, 5], [6], [0], [3, 3], [2]]
+    for searched, mask in ((search, np.ones(len(TITLES), dtype=np.bool_)), (search.within(allowed), allowed)):
+        for numbers, items_BK, _ in searched.recommend(HISTORIES, 2, excluded):
+            for number, items in zip(numbers, items_BK.tolist(), strict=True):
+                closed = set(excluded[number]) | (set(HISTORIES[number]) if exclude_history else set())
+                expected, _ = expected_order(
+                    model, prompter, HISTORIES[number], "valid", closed | set(np.flatnonzero(~mask).tolist())
+                )
+                assert [item for item in items if item >= 0] == expected[:2]
+    assert search.allowed is None, "the search that was there has no filter"

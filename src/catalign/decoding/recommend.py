@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,13 @@ class CatalogueSearch(Decoder):
             self._tensors = TrieTensors.of(self.prompter.trie, self.model.device, self.allowed)
         return self._tensors
 
+    def within(self, allowed: npt.NDArray[np.bool_]) -> "CatalogueSearch":
+        """The same search in some items alone, [items]; what does not depend on the filter is shared."""
+        search = copy(self)
+        search.allowed = allowed
+        search._tensors = self._trie_on_device().within(self.prompter.trie, allowed)
+        return search
+
     @property
     def settings(self) -> dict[str, Any]:
         """Width, score mode, length penalty and filter."""
@@ -103,35 +111,49 @@ class CatalogueSearch(Decoder):
         }
 
     def recommend(
-        self, histories: Sequence[History], count: int
+        self, histories: Sequence[History], count: int, excluded: Sequence[History] | None = None
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
-        """See `Decoder.recommend`; histories of like length share a batch, scores are log-probabilities."""
+        """See `Decoder.recommend`; histories of like length share a batch, scores are log-probabilities.
+
+        Args:
+            histories: as there.
+            count: as there.
+            excluded: for each history further items to leave out, inside the search as those of the history are.
+        """
         prompts = [self.prompter.prompt(history) for history in histories]
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+        left_out = self._left_out(histories, excluded)
         with self.model.evaluating():
             for start in range(0, len(order), self.batch_size):
                 numbers = order[start : start + self.batch_size]
-                items, scores = self._search(numbers, histories, [prompts[number] for number in numbers], count)
+                closed = None if left_out is None else [left_out[number] for number in numbers]
+                items, scores = self._search([prompts[number] for number in numbers], closed, count)
                 yield numbers, items, scores
 
+    def _left_out(
+        self, histories: Sequence[History], excluded: Sequence[History] | None
+    ) -> list[npt.NDArray[np.int64]] | None:
+        """What must not be recommended to each; None where nothing is left out."""
+        lists = [*([histories] if self.exclude_history else []), *([] if excluded is None else [excluded])]
+        if not lists:
+            return None
+        return [
+            np.concatenate([np.asarray(part, dtype=np.int64) for part in parts]) for parts in zip(*lists, strict=True)
+        ]
+
     def _search(
-        self,
-        numbers: npt.NDArray[np.int64],
-        histories: Sequence[History],
-        prompts: list[npt.NDArray[np.int32]],
-        count: int,
+        self, prompts: list[npt.NDArray[np.int32]], left_out: list[npt.NDArray[np.int64]] | None, count: int
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         trie, tensors = self.prompter.trie, self._trie_on_device()
         exclusions, closed = None, None
-        if self.exclude_history or self.allowed is not None:
-            closed = np.zeros((len(numbers), trie.items), dtype=np.bool_)
+        if left_out is not None or self.allowed is not None:
+            closed = np.zeros((len(prompts), trie.items), dtype=np.bool_)
             if self.allowed is not None:
                 closed[:] = ~self.allowed
-        if self.exclude_history:
+        if left_out is not None:
             assert closed is not None
-            excluded = [np.asarray(histories[number], dtype=np.int64) for number in numbers]
-            exclusions = Exclusions(trie, excluded, tensors, self.allowed)
-            for row, items in enumerate(excluded):
+            exclusions = Exclusions(trie, left_out, tensors, self.allowed)
+            for row, items in enumerate(left_out):
                 closed[row, items] = True
         found = search_titles(
             self.model,

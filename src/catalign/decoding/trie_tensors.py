@@ -1,7 +1,7 @@
 """The trie on the model's device, with what the search looks up beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,11 @@ class TrieTensors:
     def nodes(self) -> int:
         """Number of nodes."""
         return len(self.token)
+
+    def within(self, trie: TitleTrie, allowed: npt.NDArray[np.bool_]) -> "TrieTensors":
+        """The same trie under another filter; everything else is shared."""
+        below = trie.count_items(allowed).astype(np.int64)
+        return replace(self, items_below=torch.from_numpy(below).to(self.token.device))
 
 
 def run_ends(trie: TitleTrie) -> IntArray:

@@ -64,6 +64,14 @@ def train(
         str | None,
         typer.Option(help="last-n, or anchored (shares more prefixes). Default last-n.", rich_help_panel=What),
     ] = None,
+    item_embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Embeddings of a trained sequential model (Parquet with item_id and embedding, or the run folder that "
+            "holds it), projected into the prompt beside each title of a history (LLaRA).",
+            rich_help_panel=What,
+        ),
+    ] = None,
     train_examples: Annotated[
         int | None, typer.Option(help="Few-shot: train on this many windows, drawn.", rich_help_panel=What)
     ] = None,
@@ -291,7 +299,7 @@ def train(
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
         "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
-        "task": task,
+        "task": task, "item_embeddings": item_embeddings,
         "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
         "reference_cache": reference_cache, "distilled": distilled,
     }  # fmt: skip

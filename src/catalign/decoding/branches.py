@@ -78,7 +78,7 @@ class Branches:
     ) -> torch.Tensor:
         """Run tokens and append their keys and values to the cache; causal attention where no mask is given."""
         hidden_BMH: torch.Tensor = self._model.decoder(
-            input_ids=token_BM,
+            **self._model.inputs(token_BM),
             position_ids=position_BM,
             attention_mask=mask,
             past_key_values=self._cache,

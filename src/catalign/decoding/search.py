@@ -136,7 +136,11 @@ class _Search:
     def _decode(self, token_BM: torch.Tensor, position_BM: torch.Tensor, **mask: torch.Tensor) -> torch.Tensor:
         """Run tokens and append their keys and values to the cache; causal attention where no mask is given."""
         hidden_BMH: torch.Tensor = self.model.decoder(
-            input_ids=token_BM, position_ids=position_BM, past_key_values=self.cache, use_cache=True, **mask
+            **self.model.inputs(token_BM),
+            position_ids=position_BM,
+            past_key_values=self.cache,
+            use_cache=True,
+            **mask,
         ).last_hidden_state
         return hidden_BMH
 

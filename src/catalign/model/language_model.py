@@ -14,8 +14,10 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from catalign.catalogue.catalogue import Catalogue
 from catalign.errors import UserError
 from catalign.model.forest import Forest, ancestor_mask, pack_forest, pack_rows
+from catalign.model.item_embedding import IntArray, ItemEmbedding
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class LanguageModel(nn.Module):
         shares_prefixes: whether a prefix forest is exact; found out by `check_parts`.
         context: the longest sequence the model takes, in tokens; no longer than its sliding window, if it has one,
             because up to there the window hides nothing and shared prefixes are exact.
+        item_embedding: what stands for items in prompts beside their titles, see `add_item_embedding`; None, nothing.
     """
 
     def __init__(self, causal: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -38,6 +41,7 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.shares_prefixes = True
         self._takes_positions = True
+        self.item_embedding: ItemEmbedding | None = None
         if tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.end_token = int(tokenizer.eos_token_id)
@@ -56,6 +60,7 @@ class LanguageModel(nn.Module):
         """The same model with an adapter on it, or a copy of it."""
         model = LanguageModel(causal, self.tokenizer)
         model.shares_prefixes, model._takes_positions = self.shares_prefixes, self._takes_positions
+        model.item_embedding = self.item_embedding
         return model
 
     @contextmanager
@@ -121,6 +126,16 @@ class LanguageModel(nn.Module):
             ~visible, torch.finfo(dtype).min
         )
 
+    def item_tokens(self, catalogue: Catalogue) -> IntArray | None:
+        """The token that stands behind the title of each item in a prompt (see `ItemEmbedding.tokens`), if any do."""
+        return None if self.item_embedding is None else self.item_embedding.tokens(catalogue)
+
+    def inputs(self, token_RN: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the decoder takes for these tokens: the ids or, where some may stand for items, their vectors."""
+        if self.item_embedding is None:
+            return {"input_ids": token_RN}
+        return {"inputs_embeds": self.item_embedding(token_RN, self.base.get_input_embeddings())}
+
     def hidden_states(
         self, token_RN: torch.Tensor, depth_RN: torch.Tensor, end_RN: torch.Tensor | None, node_P: torch.Tensor
     ) -> torch.Tensor:
@@ -139,7 +154,7 @@ class LanguageModel(nn.Module):
     def _run(self, token_RN: torch.Tensor, depth_RN: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The decoder's hidden states; recurrent architectures take neither mask nor positions."""
         placed = {"attention_mask": mask, "position_ids": depth_RN} if self._takes_positions else {}
-        hidden_RNH: torch.Tensor = self.decoder(input_ids=token_RN, use_cache=False, **placed)[0]
+        hidden_RNH: torch.Tensor = self.decoder(**self.inputs(token_RN), use_cache=False, **placed)[0]
         return hidden_RNH
 
     def forest_hidden(self, forest: Forest, node_P: torch.Tensor) -> torch.Tensor:

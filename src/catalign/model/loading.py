@@ -1,6 +1,7 @@
 """Loading language models and adapters by name or folder, and putting new adapters on."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -8,11 +9,13 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_model
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import load_sharded_checkpoint
 
 from catalign.errors import UserError
+from catalign.model.item_embedding import PROJECTOR, VECTORS, ItemEmbedding, ItemVectors
 from catalign.model.language_model import LanguageModel
 
 TRAINED = "default"  # PEFT's own name of the first adapter, and of one that is loaded
@@ -101,8 +104,31 @@ def add_lora(model: LanguageModel, lora: Lora, seed: int) -> LanguageModel:
         return model.adapted(get_peft_model(model.base, config))
 
 
+@torch.no_grad()
+def add_item_embedding(model: LanguageModel, vectors: ItemVectors, seed: int = 0) -> None:
+    """Let item tokens stand for items (`model.item_embedding`), with a fresh projector; before any adapter.
+
+    Raises:
+        UserError: the architecture reads more of a token than its input embedding.
+    """
+    token_RN = torch.arange(4, device=model.device)[None]  # any tokens do
+    by_id = model.rows_hidden(token_RN)
+    word = cast(nn.Embedding, model.base.get_input_embeddings())
+    model.item_embedding = ItemEmbedding(vectors, word, seed)
+    try:
+        same = torch.allclose(model.rows_hidden(token_RN), by_id)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        same = False
+    if not same:
+        raise UserError(
+            f"{type(model.base).__name__} does not take vectors in place of tokens",
+            where="--item-embeddings",
+            mend="leave the option out or use another model",
+        )
+
+
 def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Load what a run saved: full weights, or its adapter on the base model it was trained on.
+    """Load what a run saved: full weights, or its adapter on the base model it was trained on; its item embeddings.
 
     Args:
         folder: the run folder.
@@ -112,11 +138,16 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
     Raises:
         UserError: model or adapter cannot be loaded, or do not fit each other.
     """
-    if not (folder / "adapter_config.json").is_file():
-        return load_language_model(str(folder), dtype=dtype)
-    base = load_language_model(
-        base_name or LoraConfig.from_pretrained(str(folder)).base_model_name_or_path, dtype=dtype
-    )
+    adapted = (folder / "adapter_config.json").is_file()
+    if adapted and base_name is None:
+        base_name = LoraConfig.from_pretrained(str(folder)).base_model_name_or_path
+    base = load_language_model(str(base_name if adapted else folder), dtype=dtype)
+    if (folder / PROJECTOR).is_file() or (folder / VECTORS).is_file():
+        add_item_embedding(base, ItemVectors.read(folder))
+        assert base.item_embedding is not None
+        base.item_embedding.load_projector(folder)
+    if not adapted:
+        return base
     try:
         return base.adapted(PeftModel.from_pretrained(base.base, str(folder))).eval()
     except LOADING_ERRORS as error:
@@ -124,16 +155,20 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
 
 
 def save_weights(model: LanguageModel, folder: Path) -> None:
-    """Save the Hugging Face model and its tokenizer; of a PEFT model the trained adapter alone."""
+    """Save the Hugging Face model and its tokenizer; of a PEFT model the trained adapter alone. And the projector."""
     if isinstance(model.causal, PeftModel):
         model.causal.save_pretrained(str(folder), selected_adapters=[TRAINED])
     else:
         model.causal.save_pretrained(str(folder))
+    if model.item_embedding is not None:
+        model.item_embedding.save_projector(folder)
     model.tokenizer.save_pretrained(folder)
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
     """Read the weights of a checkpoint of this very model into it."""
+    if model.item_embedding is not None:
+        model.item_embedding.load_projector(folder)
     if isinstance(model.causal, PeftModel):
         set_peft_model_state_dict(model.causal, load_peft_weights(str(folder), device=str(model.device)))
     elif (folder / "model.safetensors").is_file():

@@ -2,13 +2,13 @@
 
 There is no second model in memory. Where an adapter trains on from an adapter, the first one stays beside it under
 another name; where a new adapter trains on full weights, the reference is the model without it. Where all weights
-train, they are the reference until the first step.
+train, they are the reference until the first step. Of a projector of item embeddings a copy is kept.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -38,18 +38,19 @@ def train_on(model: LanguageModel, folder: Path) -> None:
 @contextmanager
 def reference_weights(model: LanguageModel) -> Iterator[None]:
     """Let the reference answer inside the block; where all weights train, only before the first step."""
-    causal = model.causal
-    if not isinstance(causal, PeftModel):
-        yield
-    elif REFERENCE in causal.peft_config:
-        causal.set_adapter(REFERENCE, inference_mode=True)
-        try:
+    causal, items = model.causal, model.item_embedding
+    with nullcontext() if items is None else items.reference():
+        if not isinstance(causal, PeftModel):
             yield
-        finally:
-            causal.set_adapter(TRAINED)
-    else:
-        with causal.disable_adapter():
-            yield
+        elif REFERENCE in causal.peft_config:
+            causal.set_adapter(REFERENCE, inference_mode=True)
+            try:
+                yield
+            finally:
+                causal.set_adapter(TRAINED)
+        else:
+            with causal.disable_adapter():
+                yield
 
 
 def model_digest(model: LanguageModel) -> str:
@@ -67,6 +68,15 @@ def adapter_digest(model: LanguageModel) -> str | None:
     if not isinstance(model.causal, PeftModel) or REFERENCE not in model.causal.peft_config:
         return None
     return _digest(get_peft_model_state_dict(model.causal, adapter_name=REFERENCE))
+
+
+def items_digest(model: LanguageModel) -> str | None:
+    """SHA-256 of the item embeddings and of the reference's projector; None where there are none."""
+    if model.item_embedding is None:
+        return None
+    with model.item_embedding.reference():
+        weights = model.item_embedding.projector.state_dict()
+    return _digest({"vector_IW": model.item_embedding.vector_IW, **weights})
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.errors import UserError
-from catalign.prompting.prompter import TokenArray, encode_pieces
+from catalign.prompting.prompter import TokenArray, encode_pieces, with_item_tokens
 from catalign.prompting.templates import TITLE, TitleText
 
 log = logging.getLogger(__name__)
@@ -116,7 +116,13 @@ class ChoicePrompter:
     """
 
     def __init__(
-        self, catalogue: Catalogue, tokenizer: PreTrainedTokenizerBase, template: ChoiceTemplate, *, context: int
+        self,
+        catalogue: Catalogue,
+        tokenizer: PreTrainedTokenizerBase,
+        template: ChoiceTemplate,
+        *,
+        context: int,
+        item_tokens: npt.NDArray[np.integer] | None = None,
     ) -> None:
         """Tokenise the pieces.
 
@@ -125,6 +131,7 @@ class ChoicePrompter:
             tokenizer: of the model.
             template: what is written around them.
             context: the longest sequence of the model, in tokens.
+            item_tokens: as `Prompter` puts them behind items; here behind candidates too, as LLaRA does.
 
         Raises:
             UserError: the tokenizer has no end token.
@@ -143,11 +150,12 @@ class ChoicePrompter:
         self._separator, self._question, self._candidate_separator, self._closing, self._answer_separator = others
         self._end = np.array([tokenizer.eos_token_id], dtype=np.int32)
         tokens_of = {
-            form: [np.array(tokens, dtype=np.int32) for tokens in encode_pieces(tokenizer, _written(form, catalogue))]
+            form: encode_pieces(tokenizer, _written(form, catalogue))
             for form in {template.item, template.candidate, template.answer}
         }
-        self._items, self._candidates = tokens_of[template.item], tokens_of[template.candidate]
-        self._answers = tokens_of[template.answer]
+        self._items = with_item_tokens(tokens_of[template.item], item_tokens)
+        self._candidates = with_item_tokens(tokens_of[template.candidate], item_tokens)
+        self._answers = with_item_tokens(tokens_of[template.answer], None)
         self.longest_answer = max(map(len, self._answers)) + 1
         self._cut = False
 

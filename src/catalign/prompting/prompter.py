@@ -33,6 +33,16 @@ def encode_answers(tokenizer: PreTrainedTokenizerBase, template: Template, texts
     return [np.array([*tokens, tokenizer.eos_token_id], dtype=np.int32) for tokens in encoded]
 
 
+def with_item_tokens(
+    items: Sequence[list[int]], item_tokens: npt.NDArray[np.integer] | None
+) -> list[npt.NDArray[np.int32]]:
+    """The tokens of each item, with the token that stands for it behind them, where it has one."""
+    if item_tokens is None:
+        return [np.array(tokens, dtype=np.int32) for tokens in items]
+    pairs = zip(items, item_tokens.tolist(), strict=True)
+    return [np.array([*tokens, own] if own >= 0 else tokens, dtype=np.int32) for tokens, own in pairs]
+
+
 class Prompter:
     """Writes prompts for one catalogue, tokenizer and template; every item is tokenised once, at the start.
 
@@ -41,11 +51,14 @@ class Prompter:
         template: the template in use.
         rule: which items of a history are shown.
         longest_prompt: tokens that a prompt may have, so that the longest answer still fits the model's context.
+        item_tokens: the token behind each item of a history, as given.
 
     Args:
         examples: worked examples, each a history and the target that followed it. Every prompt begins with them,
             written as a training window is, the answer closed by the end token. They are the same for everybody, so a
             batch reads them once.
+        item_tokens: [items]; a token to put behind each item of a history, which stands for it beside its title
+            (`LanguageModel.item_tokens`); below 0, none. Answers have no such token.
     """
 
     def __init__(
@@ -57,12 +70,14 @@ class Prompter:
         context: int,
         rule: HistoryRule = LAST_TEN,
         examples: Sequence[tuple[Items, int]] = (),
+        item_tokens: npt.NDArray[np.integer] | None = None,
     ) -> None:
         end_token = tokenizer.eos_token_id
         if end_token is None:
             raise UserError("the tokenizer has no end token", where=tokenizer.name_or_path, mend="use another model")
         self.template = template
         self.rule = rule
+        self.item_tokens = item_tokens
         begin = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         opening, separator, closing = (
             encode_pieces(tokenizer, [text])[0] for text in (template.opening, template.separator, template.closing)
@@ -75,7 +90,7 @@ class Prompter:
 
         after = [end_token] if template.end_after_item else []
         items = encode_pieces(tokenizer, [template.item.replace(TITLE, title) for title in catalogue.titles])
-        self._items = [np.array(tokens + after, dtype=np.int32) for tokens in items]
+        self._items = with_item_tokens([tokens + after for tokens in items], item_tokens)
         self.trie: TitleTrie = catalogue.build_trie(
             lambda titles: encode_pieces(tokenizer, [template.answer.replace(TITLE, title) for title in titles]),
             end_token,

@@ -58,5 +58,6 @@ class AnswerDistance:
 def frozen_copy(model: LanguageModel) -> LanguageModel:
     """The model as it is now, beside the one that trains on."""
     frozen = model.adapted(copy.deepcopy(model.causal))
+    frozen.item_embedding = None  # it reads titles only, and the projector trains on
     frozen.requires_grad_(False)
     return frozen.eval()

@@ -32,7 +32,9 @@ Batch = dict[str, torch.Tensor]
 def pair_prompter(dataset: Dataset, catalogue: Catalogue, model: LanguageModel) -> ChoicePrompter:
     """Writes the prompts of a dataset: in the published words of its domain, or in the same for any items."""
     template = template_of(dataset.card.options)
-    return ChoicePrompter(catalogue, model.tokenizer, template, context=model.context)
+    return ChoicePrompter(
+        catalogue, model.tokenizer, template, context=model.context, item_tokens=model.item_tokens(catalogue)
+    )
 
 
 def first_pairs(frame: pl.DataFrame, dataset: Dataset, seed: int) -> tuple[Ints, Bools]:

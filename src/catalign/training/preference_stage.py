@@ -19,11 +19,12 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
-from catalign.model.loading import add_lora, load_language_model
+from catalign.model.loading import add_lora
 from catalign.model.precision import choose_device, choose_precision
 from catalign.model.reference import (
     adapter_digest,
     check_tokenizer,
+    items_digest,
     model_digest,
     reference_weights,
     tokenizer_digest,
@@ -31,7 +32,6 @@ from catalign.model.reference import (
 )
 from catalign.progress import progress_bar
 from catalign.prompting.choices import ChoicePrompter
-from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
 from catalign.training.batches import Windows
@@ -46,8 +46,8 @@ from catalign.training.pairs_task import PairPreferenceBatches, pair_prompter, t
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
 from catalign.training.reference_cache import ReferenceCache
-from catalign.training.run import load_run, read_recipe, start_run
-from catalign.training.train import check_output, complete_run, resolved, training_frame
+from catalign.training.run import load_run, prompter_of, read_recipe, start_run
+from catalign.training.train import check_output, complete_run, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 CACHE = "reference"
@@ -57,8 +57,8 @@ WINDOWS_AT_ONCE = 64  # of a reference pass
 def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The fields of a preference recipe, with what they leave out taken over from the run they start from.
 
-    Dataset, task, template, history rule and adapter are those of the run; `model` is its base model or, where it holds
-    full weights, the run itself; the score mode is what it was trained with.
+    Dataset, task, template, history rule, adapter and item embeddings are those of the run; `model` is its base model
+    or, where it holds full weights, the run itself; the score mode is what it was trained with.
 
     Raises:
         UserError: no run is named, it has not finished or is none, or a field contradicts it.
@@ -72,7 +72,8 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     source = read_recipe(folder)
     adapter = (folder / "adapter_config.json").is_file()
     plain = source.model_dump(mode="json")
-    taken = {name: plain[name] for name in ("template", "history", *(["lora"] if adapter else []))}
+    names = ("template", "history", "item_embeddings", *(["lora"] if adapter else []))
+    taken = {name: plain[name] for name in names}
     taken["task"] = plain.get("task", "titles")
     taken["model"] = source.model if adapter else str(folder)
     for name, value in taken.items():
@@ -111,7 +112,7 @@ def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool 
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     model, template = _start(recipe, catalogue)
     model.to(choose_device())
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
+    prompter = prompter_of(recipe, model, catalogue, template)
     validate = choose_validation(dataset, model, prompter, recipe)
     chooser = pair_prompter(dataset, catalogue, model) if recipe.task == "pairs" else None
     stage = PreferenceStage(recipe, model, prompter, training_frame(dataset, recipe), chooser)
@@ -121,7 +122,7 @@ def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool 
 
     if output.exists():
         shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template)
+    start_run(output, recipe, catalogue, template, model)
     if compares and cache is None:
         cache = stage.open_cache(output / CACHE, catalogue)
     if cache is not None:
@@ -150,6 +151,8 @@ class PreferenceStage:
         """Take the training windows; `chooser` writes the prompts of the task of pairs."""
         self.recipe, self.prompter, self._frame = recipe, prompter, frame
         self._template = (chooser or prompter).template
+        if model.item_embedding is not None:
+            model.item_embedding.keep_reference()
         self.module = PreferenceModule(model, recipe.objective, prompter.trie).to(model.device).train()
         self._precision = choose_precision(choose_device(), recipe.precision).dtype
         windows = Windows.from_frame(frame)
@@ -170,6 +173,7 @@ class PreferenceStage:
         header = {
             "model": model_digest(self.module.model),
             "adapter": adapter_digest(self.module.model),
+            "items": items_digest(self.module.model),
             "tokenizer": tokenizer_digest(self.module.model.tokenizer),
             "catalogue": catalogue.digest,
             "template": self._template.model_dump(),
@@ -277,19 +281,17 @@ def _start(recipe: PreferenceRecipe, catalogue: Catalogue) -> tuple[LanguageMode
         UserError: the run is none, of another catalogue, or of another tokenizer than its model has now.
     """
     if recipe.source is None:
-        template = load_template(recipe.template)
-        model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
-    else:
-        run = load_run(recipe.source)
-        if run.catalogue.digest != catalogue.digest:
-            raise UserError(
-                "has another catalogue than the run to start from was trained on",
-                where=recipe.dataset,
-                mend="pass the dataset of the run with --dataset",
-            )
-        check_tokenizer(run.model, recipe.source)
-        model, template = run.model, run.prompter.template
-        if isinstance(model.causal, PeftModel):
-            train_on(model, recipe.source)
-            return model, template
+        return start_model(recipe, catalogue), load_template(recipe.template)
+    run = load_run(recipe.source)
+    if run.catalogue.digest != catalogue.digest:
+        raise UserError(
+            "has another catalogue than the run to start from was trained on",
+            where=recipe.dataset,
+            mend="pass the dataset of the run with --dataset",
+        )
+    check_tokenizer(run.model, recipe.source)
+    model, template = run.model, run.prompter.template
+    if isinstance(model.causal, PeftModel):
+        train_on(model, recipe.source)
+        return model, template
     return add_lora(model, recipe.lora, recipe.seed) if recipe.lora is not None else model, template

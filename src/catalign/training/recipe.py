@@ -59,6 +59,8 @@ class StageRecipe(BaseModel):
         template: `plain`, `instruction` or a YAML file.
         history: which items of a history a prompt shows; absent, all that the windows of the dataset hold.
         lora: the adapter; absent, all weights are trained.
+        item_embeddings: Parquet file with columns `item_id` and `embedding`, or a run folder that holds one: items of a
+            history then stand in the prompt by a projection of their embedding beside their title (LLaRA).
         train_examples: few-shot: train on this many windows, drawn with the seed.
         epochs: most passes over the training windows.
         learning_rate: peak, reached after the warm-up steps.
@@ -87,6 +89,7 @@ class StageRecipe(BaseModel):
     template: str = "plain"
     history: HistoryRule | None = None
     lora: Lora | None = None
+    item_embeddings: Path | None = None
     train_examples: int | None = Field(default=None, ge=1)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)

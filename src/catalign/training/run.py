@@ -17,7 +17,8 @@ import catalign
 from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset
 from catalign.errors import UserError
-from catalign.files import disk_error, read_json, whole_file, write_json
+from catalign.files import disk_error, read_json, sha256_of, whole_file, write_json
+from catalign.model.item_embedding import VECTORS
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model, load_trained, save_weights
 from catalign.prompting.histories import LAST_TEN, HistoryRule
@@ -81,15 +82,26 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
         template = Template.model_validate(read_json(folder / TEMPLATE))
     except ValidationError as error:
         raise UserError("is not a template", where=folder / TEMPLATE, mend="train the run again") from error
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
     return Run(
         folder=folder,
         recipe=recipe,
         model=model,
         catalogue=catalogue,
-        prompter=prompter,
+        prompter=prompter_of(recipe, model, catalogue, template),
         training=provenance["training"],
         started=provenance["started"],
+    )
+
+
+def prompter_of(recipe: AnyRecipe, model: LanguageModel, catalogue: Catalogue, template: Template) -> Prompter:
+    """What writes the prompts of a run."""
+    return Prompter(
+        catalogue,
+        model.tokenizer,
+        template,
+        context=model.context,
+        rule=recipe.history or LAST_TEN,
+        item_tokens=model.item_tokens(catalogue),
     )
 
 
@@ -130,8 +142,8 @@ def read_recipe(folder: Path) -> AnyRecipe:
     return make_recipe(load_recipe(folder / RECIPE), where=str(folder / RECIPE))
 
 
-def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template) -> None:
-    """Write what is known before training: recipe, template, catalogue and provenance."""
+def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template, model: LanguageModel) -> None:
+    """Write what is known before training: recipe, template, catalogue, item embeddings and provenance."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -143,7 +155,12 @@ def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: T
     write_json(folder / TEMPLATE, template.model_dump())
     (folder / CATALOGUE).mkdir(exist_ok=True)
     catalogue.save(folder / CATALOGUE)
-    write_json(folder / PROVENANCE, provenance(recipe))
+    facts = provenance(recipe)
+    if model.item_embedding is not None:
+        model.item_embedding.vectors.save(folder)
+        items, width = model.item_embedding.vector_IW.shape
+        facts["item_embeddings"] = {"items": items, "width": width, "sha256": sha256_of(folder / VECTORS)}
+    write_json(folder / PROVENANCE, facts)
 
 
 def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> None:

@@ -11,12 +11,11 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.errors import UserError
 from catalign.files import read_json
+from catalign.model.item_embedding import VECTORS
 from catalign.model.language_model import LanguageModel
-from catalign.model.loading import add_lora, load_language_model
 from catalign.model.precision import choose_device
 from catalign.model.reference import tokenizer_digest
 from catalign.progress import console
-from catalign.prompting.histories import LAST_TEN
 from catalign.prompting.prompter import Prompter, TokenArray, encode_answers
 from catalign.prompting.templates import load_template
 from catalign.training.batches import BatchMaker, Windows
@@ -24,9 +23,9 @@ from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
 from catalign.training.distillation import distil
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
-from catalign.training.run import PROVENANCE, RECIPE, Run, load_run, read_recipe, start_run
+from catalign.training.run import PROVENANCE, RECIPE, Run, load_run, prompter_of, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
-from catalign.training.train import check_output, complete_run, resolved, training_frame
+from catalign.training.train import check_output, complete_run, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 DISTILLED = "distilled"
@@ -35,8 +34,8 @@ DISTILLED = "distilled"
 def taught(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The fields of a SOFT recipe, with what they leave out taken over from the teacher.
 
-    Dataset, template, history rule, adapter and objective are the teacher's; `model` is the model that it was itself
-    trained from, since the stage starts again from there.
+    Dataset, template, history rule, adapter, item embeddings and objective are the teacher's; `model` is the model that
+    it was itself trained from, since the stage starts again from there.
 
     Raises:
         UserError: no teacher is named, it has not finished, or is no run.
@@ -53,10 +52,13 @@ def taught(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
         raise UserError("the teacher puts pairs in order, it names no titles", where=str(folder), mend=mend)
     plain = first.model_dump(mode="json")
     kept = ("dataset", "model", "template", "history", "lora", "trust_remote_code")
+    taken = {name: plain[name] for name in kept}
+    if (folder / VECTORS).is_file():
+        taken["item_embeddings"] = str(folder)
     objective = fields.get("objective") or {}
     if "name" not in objective:
         objective = {**plain["objective"], **objective}
-    return {**{name: plain[name] for name in kept}, **fields, "from": str(folder), "objective": objective}
+    return {**taken, **fields, "from": str(folder), "objective": objective}
 
 
 def untuned(recipe: AnyRecipe) -> AnyRecipe:
@@ -88,18 +90,16 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     teacher = load_run(recipe.source, device=choose_device())
-    model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
+    model = start_model(recipe, catalogue)
     check_teacher(teacher, catalogue, model, recipe)
-    if recipe.lora is not None:
-        model = add_lora(model, recipe.lora, recipe.seed)
     template = load_template(recipe.template)
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
+    prompter = prompter_of(recipe, model, catalogue, template)
     windows = Windows.from_frame(training_frame(dataset, recipe))
     validate = choose_validation(dataset, model, prompter, recipe)
 
     if output.exists() and not again:
         shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template)
+    start_run(output, recipe, catalogue, template, model)
     folder = recipe.distilled or output / DISTILLED
     answers = distil(teacher, windows, recipe.distillation, folder)
     statistics = read_json(folder / "statistics.json")

@@ -14,11 +14,12 @@ from catalign.data.dataset import Dataset, load_dataset
 from catalign.errors import UserError
 from catalign.evaluation.predictions import draw_windows
 from catalign.files import disk_error
-from catalign.model.loading import add_lora, load_language_model
+from catalign.model.item_embedding import ItemVectors
+from catalign.model.language_model import LanguageModel
+from catalign.model.loading import add_item_embedding, add_lora, load_language_model
 from catalign.model.precision import PrecisionChoice, choose_device, choose_precision
 from catalign.progress import console
-from catalign.prompting.histories import LAST_TEN, HistoryRule
-from catalign.prompting.prompter import Prompter
+from catalign.prompting.histories import HistoryRule
 from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import Batches, BatchMaker, Windows
 from catalign.training.fit import fit
@@ -26,7 +27,7 @@ from catalign.training.module import LossModule, TrainingModule
 from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
 from catalign.training.rows import set_row_tokens
-from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, start_run
+from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, prompter_of, start_run
 from catalign.training.trainer import window_order
 from catalign.training.validation import Validator, choose_validation, no_windows
 
@@ -51,17 +52,15 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     set_seed(recipe.seed)
     template = load_template(recipe.template)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
-    model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
-    if recipe.lora is not None:
-        model = add_lora(model, recipe.lora, recipe.seed)
-    prompter = Prompter(catalogue, model.tokenizer, template, context=model.context, rule=recipe.history or LAST_TEN)
+    model = start_model(recipe, catalogue)
+    prompter = prompter_of(recipe, model, catalogue, template)
     frame = training_frame(dataset, recipe)
     windows = Windows.from_frame(frame)
     validate = choose_validation(dataset, model, prompter, recipe)
 
     if output.exists():
         shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template)
+    start_run(output, recipe, catalogue, template, model)
     share = recipe.share_prefixes and model.shares_prefixes
     maker = BatchMaker(windows, prompter, scores=recipe.objective.scores, share=share)
     batches: Batches = maker
@@ -69,6 +68,19 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
         pairs = first_pairs(frame, dataset, recipe.seed)
         batches = PairBatches(maker, pair_prompter(dataset, catalogue, model), *pairs)
     return complete_run(TrainingModule(model, recipe.objective, prompter.trie), batches, recipe, output, validate)
+
+
+def start_model(recipe: StageRecipe, catalogue: Catalogue) -> LanguageModel:
+    """The recipe's model as training finds it: with item embeddings and a fresh adapter, where it asks for them.
+
+    Raises:
+        UserError: model, item embeddings or adapter cannot be loaded or do not fit.
+    """
+    model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
+    if recipe.item_embeddings is not None:
+        vectors = ItemVectors.read(recipe.item_embeddings).of(catalogue, recipe.item_embeddings)
+        add_item_embedding(model, vectors, recipe.seed)
+    return model if recipe.lora is None else add_lora(model, recipe.lora, recipe.seed)
 
 
 def check_output(output: Path, starts: Sequence[Path], *, overwrite: bool) -> None:
@@ -98,6 +110,8 @@ def resolved(recipe: StageRecipeT, dataset: Dataset) -> StageRecipeT:
         changed["model"] = str(Path(recipe.model).resolve())
     if recipe.template not in BUILT_IN and Path(recipe.template).is_file():
         changed["template"] = str(Path(recipe.template).resolve())
+    if recipe.item_embeddings is not None:
+        changed["item_embeddings"] = recipe.item_embeddings.resolve()
     return recipe.model_copy(update=changed)
 
 
@@ -152,6 +166,9 @@ def announce(recipe: AnyRecipe, batches: Batches, module: LossModule, precision:
         f"{recipe.objective.label}: {len(batches.windows):,} windows, {trainable:,} trained weights, "
         f"{choose_device().type}, {str(precision.dtype).removeprefix('torch.')} ({precision.reason})"
     )
+    if module.model.item_embedding is not None:
+        items, width = module.model.item_embedding.vector_IW.shape
+        console.print(f"embeddings of {items:,} items, {width} numbers each, beside their titles")
     plain, merged = tokens_per_window(batches, recipe)
     console.print(
         f"{plain:.1f} tokens a window, {merged:.1f} after merging common prefixes "

@@ -122,11 +122,12 @@ def popularities(ranked_WK: Ints, training_counts_I: Ints) -> Floats:
 def diversities(ranked_WK: Ints, embed: Embedder) -> Floats:
     """Return the mean of 1 - cosine over all pairs of each list, float64 [W], nan for a list of fewer than two items.
 
-    Of n unit vectors the cosines of all pairs sum to (|sum of the vectors|^2 - n) / 2, so no pair is formed. Source: one
-    minus the intra-list similarity of Ziegler et al. (WWW 2005).
+    Of n unit vectors the cosines of all pairs sum to (|sum of the vectors|^2 - n) / 2, so no pair is formed. Source:
+    one minus the intra-list similarity of Ziegler et al. (WWW 2005).
 
     >>> directions = np.array([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
-    >>> diversities(np.array([[0, 1, NO_ITEM], [0, 2, NO_ITEM], [0, 1, 2]]), lambda items: directions[items]).round(3).tolist()
+    >>> lists = np.array([[0, 1, NO_ITEM], [0, 2, NO_ITEM], [0, 1, 2]])
+    >>> diversities(lists, lambda items: directions[items]).round(3).tolist()
     [1.0, 0.0, 0.667]
     """
     parts = [np.zeros(0)]

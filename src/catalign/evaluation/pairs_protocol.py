@@ -20,7 +20,13 @@ from catalign.evaluation.draws import draw_negatives
 from catalign.evaluation.evaluate import CHUNK, ask_windows
 from catalign.evaluation.floor_candidates import floor_scores
 from catalign.evaluation.intervals import bootstrap_interval
-from catalign.evaluation.predictions import PredictionWriter, read_predictions, read_settings
+from catalign.evaluation.predictions import (
+    PredictionWriter,
+    ranked_array,
+    read_predictions,
+    read_settings,
+    scores_array,
+)
 from catalign.files import write_json
 from catalign.progress import progress_bar
 
@@ -72,21 +78,25 @@ def evaluate_pairs(
         for chunk in writer.left.iter_slices(CHUNK):
             parts = []
             for rows in chunk.iter_slices(batch_size):
-                parts.append(score(rows["history"].to_list(), _items(rows), rows["target_first"].to_numpy()))
+                parts.append(score(rows["history"].to_list(), items_of_pairs(rows), rows["target_first"].to_numpy()))
                 progress.advance(task, len(rows))
             score_P2 = np.concatenate(parts)
             order_P2 = np.argsort(-score_P2, axis=1, kind="stable")
-            ranked_P2 = np.take_along_axis(_items(chunk), order_P2, axis=1)
+            ranked_P2 = np.take_along_axis(items_of_pairs(chunk), order_P2, axis=1)
             writer.write(chunk, ranked_P2, np.take_along_axis(score_P2, order_P2, axis=1))
     warm_P = counts_I[pairs["target"].to_numpy()] > 0
     users_P = pairs["user_id"].to_numpy()
-    metrics = summarise_pairs(_scores_of_predictions(folder), warm_P, users_P, seed)
+    written = read_predictions(folder)
+    score_P2 = scores_of_pairs(
+        ranked_array(written["ranked"], 2), scores_array(written["scores"], 2), written["target"].to_numpy()
+    )
+    metrics = summarise_pairs(score_P2, warm_P, users_P, seed)
     produced = {key: value for key, value in read_settings(folder).items() if key != "depth"}
     metrics = {**metrics, "windows": len(asked), "produced_by": produced}
     write_json(folder / "metrics.json", metrics)
     floor = {
         name: {**summarise_pairs(score_P2, warm_P, users_P, seed), "windows": len(asked)}
-        for name, score_P2 in _floor_scores(dataset, split, pairs, counts_I).items()
+        for name, score_P2 in floor_of_pairs(dataset, split, pairs, counts_I).items()
     }
     return {**metrics, "floor": floor}
 
@@ -186,27 +196,30 @@ def _share_below(score_A: npt.NDArray[Any], score_C: npt.NDArray[Any]) -> Floats
     return below_A / (2 * len(score_C))
 
 
-def _items(pairs: pl.DataFrame) -> Ints:
+def items_of_pairs(pairs: pl.DataFrame) -> Ints:
+    """Return target and negative, int64 [P, 2]."""
     return pairs.select("target", "negative").to_numpy().astype(np.int64)
 
 
-def _scores_of_predictions(folder: Path) -> npt.NDArray[np.float32]:
-    """Scores of target and negative, as they were written."""
-    scores = read_predictions(folder).select(
-        pl.when(pl.col("ranked").list.first() == pl.col("target"))
-        .then("scores")
-        .otherwise(pl.col("scores").list.reverse())
-    )
-    return scores["scores"].list.to_array(2).to_numpy()
+def scores_of_pairs(ranked_P2: Ints, score_P2: npt.NDArray[Any], target_P: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the scores of target and negative [P, 2] of pairs written as ranked lists of two.
+
+    >>> scores_of_pairs(np.array([[7, 3], [4, 7]]), np.array([[-1.0, -2.0], [-1.0, -2.0]]), np.array([7, 7])).tolist()
+    [[-1.0, -2.0], [-2.0, -1.0]]
+    """
+    return np.where(ranked_P2[:, :1] == target_P[:, None], score_P2, score_P2[:, ::-1])
 
 
-def _floor_scores(dataset: Dataset, split: str, pairs: pl.DataFrame, counts_I: Ints) -> dict[str, Ints]:
-    """The floor rows, and the popularity among all histories at hand where no user's history holds another's target."""
-    rows = floor_scores(dataset.windows("train"), counts_I, pairs, _items(pairs))
+def floor_of_pairs(dataset: Dataset, split: str, pairs: pl.DataFrame, counts_I: Ints) -> dict[str, Ints]:
+    """Return the scores of target and negative [P, 2] of the floor rows.
+
+    With the popularity among all histories at hand, where no user's history holds another's target.
+    """
+    rows = floor_scores(dataset.windows("train"), counts_I, pairs, items_of_pairs(pairs))
     windows = dataset.windows(split)
     if split == "train" or windows["user_id"].is_duplicated().any():
         return rows
     shown = windows["history"].explode(empty_as_null=False).to_numpy()
     with_shown_I = counts_I + np.bincount(shown, minlength=len(counts_I))
     popularity = rows.pop("popularity")
-    return {"popularity": popularity, "popularity, all histories": with_shown_I[_items(pairs)], **rows}
+    return {"popularity": popularity, "popularity, all histories": with_shown_I[items_of_pairs(pairs)], **rows}

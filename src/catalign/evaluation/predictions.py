@@ -170,11 +170,20 @@ def metrics_of_predictions(folder: Path, training_counts_I: Ints, *, seed: int =
 
 def ranked_array(ranked: pl.Series, depth: int) -> Ints:
     """Return lists of items as int64 [W, depth], filled up with `NO_ITEM`."""
-    length_W = ranked.list.len().to_numpy()
-    ranked_WK = np.full((len(ranked), depth), NO_ITEM, dtype=np.int64)
-    place_WK = np.arange(depth) < length_W[:, None]
-    ranked_WK[place_WK] = ranked.explode(empty_as_null=False).to_numpy()
-    return ranked_WK
+    return _filled(ranked, np.full((len(ranked), depth), NO_ITEM, dtype=np.int64))
+
+
+def scores_array(scores: pl.Series, depth: int) -> npt.NDArray[np.float64]:
+    """Return lists of scores as float64 [W, depth], filled up with nan."""
+    return _filled(scores, np.full((len(scores), depth), np.nan))
+
+
+def _filled(lists: pl.Series, value_WK: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Write lists over the beginning of the rows."""
+    value_WK[np.arange(value_WK.shape[1]) < lists.list.len().to_numpy()[:, None]] = lists.explode(
+        empty_as_null=False
+    ).to_numpy()
+    return value_WK
 
 
 def _asked_columns(frame: pl.DataFrame) -> pl.DataFrame:

@@ -4,9 +4,9 @@ The windows of one user are not independent, so users are what is drawn and what
 
 Shapes: W windows, M differences tested at once, G groups (users), R resamples, B sign vectors of one chunk.
 
-Sources: paired bootstrap, Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapters 13 and 16; sign-flip
-permutation, Fisher's randomisation as Smucker, Allan and Carterette (CIKM 2007) take it to rankings; Holm, *Scandinavian
-Journal of Statistics* 6 (1979).
+Sources: paired bootstrap, Efron and Tibshirani, *An Introduction to the Bootstrap* (1993), chapters 13 and 16;
+sign-flip permutation, Fisher's randomisation as Smucker, Allan and Carterette (CIKM 2007) take it to rankings; Holm,
+*Scandinavian Journal of Statistics* 6 (1979).
 """
 
 from dataclasses import dataclass

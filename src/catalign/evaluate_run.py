@@ -206,7 +206,10 @@ class RunEvaluation:
         return self._written("metrics-pairs", metrics)
 
     def _chooser(self, template: ChoiceTemplate) -> ChoicePrompter:
-        return ChoicePrompter(self.run.catalogue, self.run.model.tokenizer, template, context=self.run.model.context)
+        return ChoicePrompter(
+            self.run.catalogue, self.run.model.tokenizer, template, context=self.run.model.context,
+            item_tokens=self.run.prompter.item_tokens,
+        )  # fmt: skip
 
     def _prompter(self, prompt: PromptKind, template: ChoiceTemplate) -> Prompter | ChoicePrompter:
         return self.run.prompter if prompt == "history" else self._chooser(template)
@@ -246,12 +249,13 @@ class RunEvaluation:
         prompter = Prompter(
             self.run.catalogue, model.tokenizer, old.template, context=model.context, rule=old.rule,
             examples=list(zip(drawn["history"].to_list(), drawn["target"].to_list(), strict=True)),
+            item_tokens=old.item_tokens,
         )  # fmt: skip
         return replace(self.run, prompter=prompter)
 
 
 def _with_catalogue(run: Run, dataset: Dataset) -> Run:
-    """The run with the titles of another catalogue."""
+    """The run with the titles of another catalogue; its item embeddings are of the first, so they are left out."""
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     old, model = run.prompter, run.model
     prompter = Prompter(catalogue, model.tokenizer, old.template, context=model.context, rule=old.rule)

@@ -63,6 +63,7 @@ def test_a_catalogue_by_hand() -> None:
     assert (statistics.items, statistics.titles, statistics.shared_leaves, statistics.nodes) == (4, 3, 1, 7)
     assert statistics.mean_length == pytest.approx(7 / 3)
     assert statistics.mean_decided_after == pytest.approx(5 / 3)
+    assert statistics.first_choices == 2
     assert statistics.forced_share == pytest.approx(2 / 7)  # the ends of items 1 and 2
 
 

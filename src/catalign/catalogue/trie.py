@@ -51,6 +51,7 @@ class TrieStatistics:
         alphabet: different tokens in use.
         mean_length: mean tokens of a title, end token included.
         mean_decided_after: mean leading tokens after which one title remains.
+        first_choices: tokens that a title may begin with.
         forced_share: share of the title positions with exactly one valid token.
     """
 
@@ -61,6 +62,7 @@ class TrieStatistics:
     alphabet: int
     mean_length: float
     mean_decided_after: float
+    first_choices: int
     forced_share: float
 
 
@@ -264,6 +266,7 @@ class TitleTrie:
             alphabet=len(self.alphabet),
             mean_length=float(np.diff(self.path_start).mean()),
             mean_decided_after=float(self.decided_after(self.title_items[self.title_items_start[:-1]]).mean()),
+            first_choices=len(self.children(ROOT)),
             forced_share=float(1 - self.branching[self.parent[self.path_node]].mean()),
         )
 

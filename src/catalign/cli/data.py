@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +25,7 @@ app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is
 
 Columns = "Columns of your tables"
 Rules = "Rules"
+Titles = "Titles"
 Source = Annotated[Path | None, typer.Argument(help="A folder in a known layout; leave out to pass two tables.")]
 Output = Annotated[Path, typer.Option(help="The folder to make.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")]
@@ -76,14 +79,25 @@ def prepare(
     ] = None,
     min_history: Annotated[int, typer.Option(help="Least items of history.", min=1, rich_help_panel=Rules)] = 1,
     clean: Annotated[
-        bool, typer.Option("--clean/--no-clean", help="Clean titles of HTML and blanks.", rich_help_panel=Rules)
+        bool, typer.Option("--clean/--no-clean", help="Clean titles of HTML and blanks.", rich_help_panel=Titles)
     ] = True,
     missing_titles: Annotated[
-        Literal["drop", "id"], typer.Option(help="Drop items without a title, or show the id.", rich_help_panel=Rules)
+        Literal["drop", "id"], typer.Option(help="Drop items without a title, or show the id.", rich_help_panel=Titles)
     ] = "drop",
     duplicate_titles: Annotated[
-        Literal["keep", "merge"], typer.Option(help="Of items that share a title.", rich_help_panel=Rules)
+        Literal["keep", "merge", "distinguish"],
+        typer.Option(help="Of items that share a title; distinguish adds what differs.", rich_help_panel=Titles),
     ] = "keep",
+    title_format: Annotated[
+        str, typer.Option(help="For example '{title}[ by {brand}]', of --metadata columns.", rich_help_panel=Titles)
+    ] = "{title}",
+    title_words: Annotated[int | None, typer.Option(help="Most words.", min=1, rich_help_panel=Titles)] = None,
+    title_tokens: Annotated[
+        int | None, typer.Option(help="Most tokens of --tokenizer, in whole words.", min=1, rich_help_panel=Titles)
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A Hugging Face folder or model name.", rich_help_panel=Titles)
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -94,7 +108,8 @@ def prepare(
     """
     general: dict[str, Any] = _given(history=history) | {
         "min_history": min_history, "clean": clean,
-        "missing_titles": missing_titles, "duplicate_titles": duplicate_titles,
+        "missing_titles": missing_titles, "duplicate_titles": duplicate_titles, "title_format": title_format,
+        "title_words": title_words, "title_tokens": title_tokens, "tokenizer": tokenizer,
     }  # fmt: skip
     rules = _given(split=split, min_rating=min_rating, k_core=k_core, duplicates=duplicates, keep_unused=keep_unused)
     columns = _given(
@@ -115,9 +130,22 @@ def prepare(
 
 
 @app.command()
-def inspect(folder: Annotated[Path, typer.Argument(help="A dataset folder.")], as_json: Json = False) -> None:
-    """Print counts, history lengths, cold targets and duplicate titles of a dataset folder."""
-    description = describe(load_dataset(folder))
+def inspect(
+    folder: Annotated[Path, typer.Argument(help="A dataset folder.")],
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Of the trie: a Hugging Face folder or model name; default one made from the titles."),
+    ] = None,
+    titles: Annotated[bool, typer.Option("--titles", help="Also the trie by other title strategies.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print counts, history lengths, cold targets, duplicate titles and the shape of the trie of a dataset folder."""
+    from catalign.cli.title_shapes import strategies, trie_shape  # brings torch along
+
+    dataset = load_dataset(folder)
+    tried = islice(strategies(dataset.items), None if titles else 1)
+    shapes = {name: asdict(trie_shape(those, tokenizer)) for name, those in tried}
+    description = describe(dataset) | {"tries": shapes}
     if as_json:
         results.print_json(data=description)
     else:

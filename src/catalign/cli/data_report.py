@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from catalign.data.dataset import Dataset
@@ -37,12 +38,13 @@ def print_description(folder: Path, description: dict[str, Any]) -> None:
     results.print(
         f"titles: {titles['items_sharing']:,} items on {titles['titles_shared']:,} shared titles, "
         f"{titles['changed']:,} changed by cleaning, {titles['missing']:,} missing; "
-        f"median {length['median']:.0f} characters, longest {length['longest']:,}",
+        f"median {length['median']:.0f} characters, longest {length['longest']:,}{_strategies(titles)}",
     )
     results.print(
         f"items in training: {counts['cold']:,} cold, median {counts['median']:.0f} times, most {counts['most']:,}",
     )
     results.print(_split_table(description["splits"]))
+    results.print(_trie_table(description["tries"]))
     for table, reasons in description["dropped"].items():
         for reason, count in reasons.items():
             results.print(f"dropped from {table}: {count:,} {reason}")
@@ -69,6 +71,27 @@ def _split_table(splits: dict[str, Any]) -> Table:
     for length in sorted({int(length) for split in splits.values() for length in split["history_length"]["windows"]}):
         counts = (split["history_length"]["windows"].get(str(length), 0) for split in splits.values())
         table.add_row(f"  history of {length}", *(f"{count:,}" for count in counts))
+    return table
+
+
+def _strategies(titles: dict[str, Any]) -> str:
+    """What the title options did, where they did something."""
+    done = [f"{titles['alone']:,} without a field of the format"] if titles["alone"] else []
+    done += [f"{titles['shortened']:,} shortened"] if titles["shortened"] else []
+    done += [f"{count:,} told apart by {column}" for column, count in titles["distinguished"].items()]
+    return "".join(f", {part}" for part in done)
+
+
+def _trie_table(tries: dict[str, dict[str, Any]]) -> Table:
+    """One row per set of titles: how long they are, where they are decided, how many items share a leaf."""
+    table = Table("trie of the titles", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
+    for column in ("tokens", "decided after", "forced", "first choices", "titles", "shared"):
+        table.add_column(column, justify="right")
+    for name, trie in tries.items():
+        lengths = f"{trie['mean_length']:.1f}", f"{trie['mean_decided_after']:.1f}", _share(trie["forced_share"])
+        counts = (f"{trie[count]:,}" for count in ("first_choices", "titles", "shared_leaves"))
+        table.add_row(escape(name), *lengths, *counts)
     return table
 
 

@@ -182,7 +182,7 @@ def _telling(where: str) -> Iterator[None]:
 def _said(message: str) -> str:
     """What the database says, without the driver's own words around it, the query and the position in it."""
     message = re.split(r"\nLINE \d+:|\nQuery was:|\nquery:|\. SQLSTATE:", message)[0]
-    return re.split(r"ERROR:|FATAL:|Failed to connect:|Failed to [a-z]+ query:|\[SQLite\]|\[libpq\]", message)[-1].strip()
+    return re.split(r"ERROR:|FATAL:|Failed to [a-z ]+:|\[SQLite\]|\[libpq\]", message)[-1].strip()
 
 
 def _as_query(query: str, where: str) -> str:
@@ -198,7 +198,7 @@ def _quoted(name: str) -> str:
 
 
 def _check_text(batch: pa.RecordBatch, rows: int, where: str) -> None:
-    """Refuse text that is not UTF-8: SQLite lets it in, and so does a PostgreSQL database without an encoding."""
+    """Refuse text that is not UTF-8: SQLite lets it in."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid as error:

@@ -1,7 +1,6 @@
 """A PostgreSQL server of its own for tests and benchmarks: in a temporary folder, on a free loopback port."""
 
 import contextlib
-import glob
 import os
 import shutil
 import socket
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 OWNER, PASSWORD = "shopkeeper", "open sesame/@:%"  # with what an address must encode
 _SETTINGS = "listen_addresses=127.0.0.1 fsync=off synchronous_commit=off full_page_writes=off max_wal_size=4GB"
@@ -31,17 +31,17 @@ class PostgresServer:
     programs: Path
     account: str | None
 
-    def address(self, *, password: str = "", database: str = "postgres") -> str:
-        """The address for `--connection`, with the password if one is given, encoded."""
-        secret = f":{password}" if password else ""
+    def address(self, *, password: str | None = PASSWORD, database: str = "postgres") -> str:
+        """The address for `--connection`, with a password, if one is given."""
+        secret = "" if password is None else f":{quote(password, safe='')}"
         return f"postgresql://{OWNER}{secret}@127.0.0.1:{self.port}/{database}"
 
     def run(self, sql: str, *, database: str = "postgres", table: Path | None = None) -> None:
         """Run statements, with a file as the input of a COPY ... FROM STDIN."""
-        command = [self.programs / "psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER, "-d", database]
+        server = ["-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER, "-d", database]
         with table.open("rb") if table else contextlib.nullcontext() as given:
             subprocess.run(
-                [*command, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql],
+                [self.programs / "psql", *server, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql],
                 stdin=given, check=True, env={**os.environ, "PGPASSWORD": PASSWORD},
             )  # fmt: skip
 
@@ -76,8 +76,8 @@ class PostgresServer:
 
 def find_programs() -> Path | None:
     """The folder of PostgreSQL's programs, or None where it is not installed. Debian keeps them off the PATH."""
-    debian = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-    found = shutil.which("initdb", path=os.pathsep.join([os.environ.get("PATH", ""), *debian]))
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    found = shutil.which("initdb", path=os.pathsep.join([os.environ.get("PATH", ""), *map(str, debian)]))
     return Path(found).resolve().parent if found else None
 
 

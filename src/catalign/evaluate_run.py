@@ -138,7 +138,8 @@ class RunEvaluation:
             raise UserError(
                 "has another catalogue than the run was trained on",
                 where=self.dataset.folder,
-                mend="pass the dataset of the run with --dataset, or --transfer to evaluate on this one",
+                mend="pass the dataset of the run with --dataset, give the run these items (catalign model recatalogue "
+                f"{folder} --dataset {self.dataset.folder} --output NEW_RUN), or --transfer to evaluate on this one",
             )
         self.run = _with_catalogue(self.run, self.dataset)
         self._elsewhere = f"-on-{self.dataset.folder.resolve().name}"

@@ -1,11 +1,15 @@
-"""`catalign model`: make the embedded model."""
+"""`catalign model`: make the embedded model, give a run another catalogue."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-app = typer.Typer(help="Make language models that need no download.", no_args_is_help=True)
+from catalign.errors import UserError
+
+app = typer.Typer(
+    help="Make language models that need no download, and give runs a new catalogue.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -38,3 +42,36 @@ def init(
         overwrite=overwrite,
     )  # fmt: skip
     typer.echo(f"{output}: {summary['parameters']:,} parameters, {summary['vocabulary']:,} tokens")
+
+
+@app.command()
+def recatalogue(
+    run: Annotated[Path, typer.Argument(help="A run folder made by catalign train.")],
+    items: Annotated[Path | None, typer.Option(help="Table of every item of the new catalogue.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Or a dataset folder: its items, as they are.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The run folder to make.")] = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Change the run itself instead.")] = False,
+    item_id: Annotated[str | None, typer.Option(help="Column of --items; default as the dataset's was.")] = None,
+    title: Annotated[str | None, typer.Option(help="Column of --items; default as the dataset's was.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="Column of --items to keep; repeatable.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of --items; default utf-8.")] = None,
+) -> None:
+    """Let a trained run recommend from another catalogue: new items at once, removed ones no longer; nothing trains.
+
+    catalign model recatalogue runs/msl --items items.csv --output runs/msl-november
+    """
+    from catalign.training.recatalogue import ItemColumns, recatalogue
+
+    if (output is None) != in_place:
+        raise UserError("where to?", where=run, mend="pass --output NEW_RUN, or --in-place, not both")
+    named = {"item-id": item_id, "title": title, "metadata": metadata, "encoding": encoding}
+    given = [name for name, value in named.items() if value]
+    if items is None and given:
+        raise UserError(f"--{given[0]} goes with --items")
+    columns = ItemColumns(item_id, title, metadata or None, encoding or "utf-8")
+    change = recatalogue(run, output, items=items, dataset=dataset, columns=columns)
+    dropped = "".join(f"; {count:,} rows dropped: {reason}" for reason, count in change.dropped.items())
+    typer.echo(
+        f"{output or run}: {change.items:,} items, {change.added:,} new, {change.removed:,} gone, "
+        f"{change.retitled:,} with another title{dropped}"
+    )

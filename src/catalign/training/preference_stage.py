@@ -3,7 +3,6 @@
 Legend: S windows, C titles behind each prompt: the target, then its K negatives.
 """
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,13 @@ from catalign.training.negatives import (
     given_negatives,
     hard_negatives,
 )
+from catalign.training.output import check_output
 from catalign.training.pairs_task import PairPreferenceBatches, pair_prompter, target_places
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
 from catalign.training.reference_cache import ReferenceCache
 from catalign.training.run import load_run, prompter_of, read_recipe, start_run
-from catalign.training.train import check_output, complete_run, resolved, start_model, training_frame
+from catalign.training.train import complete_run, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 CACHE = "reference"
@@ -93,7 +93,9 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     }
 
 
-def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def train_preference(
+    recipe: PreferenceRecipe, output: Path, *, overwrite: bool = False, resume: bool = False
+) -> dict[str, Any]:
     """Train by a recipe (made from `continued` fields) and leave a run folder.
 
     Everything a user can get wrong is checked before the folder is made.
@@ -105,9 +107,10 @@ def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool 
         UserError: the output exists; run, dataset, negatives or reference cache do not fit.
     """
     output = Path(output)
-    check_output(output, [Path(recipe.model), *([recipe.source] if recipe.source else [])], overwrite=overwrite)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
+    starts = [Path(recipe.model), *([recipe.source] if recipe.source else [])]
+    check_output(output, recipe, starts, overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     model, template = _start(recipe, catalogue)
@@ -120,9 +123,7 @@ def train_preference(recipe: PreferenceRecipe, output: Path, *, overwrite: bool 
     cache = stage.open_cache(shared, catalogue) if compares and shared is not None else None  # may be refused
     stage.choose_negatives(dataset)
 
-    if output.exists():
-        shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template, model)
+    start_run(output, recipe, catalogue, template, model, resume=resume)
     if compares and cache is None:
         cache = stage.open_cache(output / CACHE, catalogue)
     if cache is not None:
@@ -250,7 +251,7 @@ class PreferenceStage:
 
 
 class RefreshNegatives(TrainerCallback):
-    """Searches hard negatives anew every so many steps; they count from the batches that are packed after that."""
+    """Searches hard negatives anew every so many steps."""
 
     def __init__(self, stage: PreferenceStage, cache: ReferenceCache | None) -> None:
         self.stage, self.cache = stage, cache
@@ -261,6 +262,15 @@ class RefreshNegatives(TrainerCallback):
         if every is not None and state.global_step % every == 0 and state.global_step < state.max_steps:
             self.stage.search_negatives()
             self.stage.take_reference(self.cache)
+
+    def kept(self) -> dict[str, Any]:
+        """The negatives of now."""
+        return {"negatives": self.stage.batches.item_SC[:, 1:].tolist()}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take them again."""
+        self.stage.batches.change(np.array(kept["negatives"], dtype=np.int64))
+        self.stage.take_reference(self.cache)
 
 
 def _resolved(recipe: PreferenceRecipe, dataset: Dataset) -> PreferenceRecipe:
@@ -287,7 +297,7 @@ def _start(recipe: PreferenceRecipe, catalogue: Catalogue) -> tuple[LanguageMode
         raise UserError(
             "has another catalogue than the run to start from was trained on",
             where=recipe.dataset,
-            mend="pass the dataset of the run with --dataset",
+            mend="pass the dataset of the run with --dataset, or give it these items (catalign model recatalogue)",
         )
     check_tokenizer(run.model, recipe.source)
     model, template = run.model, run.prompter.template

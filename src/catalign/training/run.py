@@ -1,6 +1,7 @@
 """The run folder: everything needed to load a trained recommender and to repeat its training."""
 
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -137,21 +138,32 @@ def read_recipe(folder: Path) -> AnyRecipe:
         raise UserError(
             "is not a run folder (no recipe.yaml)", where=folder, mend="give a folder made by catalign train"
         )
-    if "training" not in read_json(folder / PROVENANCE):
-        raise UserError("this run has not finished", where=folder, mend="train it again with --overwrite")
+    if not is_finished(folder):
+        mend = f"go on with it: catalign train --resume --output {folder}"
+        raise UserError("this run has not finished", where=folder, mend=mend)
     return make_recipe(load_recipe(folder / RECIPE), where=str(folder / RECIPE))
 
 
-def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template, model: LanguageModel) -> None:
-    """Write what is known before training: recipe, template, catalogue, item embeddings and provenance."""
+def start_run(
+    folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template, model: LanguageModel, *,
+    resume: bool = False,
+) -> None:  # fmt: skip
+    """Write what is known before training: recipe, template, catalogue, item embeddings and provenance.
+
+    With `resume` all that is there already; only the time and the versions it goes on with are added.
+    """
+    if resume:
+        facts = read_json(folder / PROVENANCE)
+        again = {name: value for name, value in provenance(recipe).items() if name not in ("dataset", "seed")}
+        write_json(folder / PROVENANCE, {**facts, "resumed": [*facts.get("resumed", []), again]})
+        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
     except OSError as error:
         raise disk_error(error, folder) from error
-    with whole_file(folder / RECIPE) as partial:
-        partial.write_text(
-            yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False), encoding="utf-8"
-        )
+    write_recipe(folder, recipe)
     write_json(folder / TEMPLATE, template.model_dump())
     (folder / CATALOGUE).mkdir(exist_ok=True)
     catalogue.save(folder / CATALOGUE)
@@ -161,6 +173,19 @@ def start_run(folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: T
         items, width = model.item_embedding.vector_IW.shape
         facts["item_embeddings"] = {"items": items, "width": width, "sha256": sha256_of(folder / VECTORS)}
     write_json(folder / PROVENANCE, facts)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether the training of a run folder is done."""
+    return "training" in read_json(folder / PROVENANCE)
+
+
+def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
+    """Write `recipe.yaml` into a run folder."""
+    with whole_file(folder / RECIPE) as partial:
+        partial.write_text(
+            yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False), encoding="utf-8"
+        )
 
 
 def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> None:

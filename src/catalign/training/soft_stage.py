@@ -1,6 +1,5 @@
 """The SOFT stage (arXiv 2505.20771): a finished run teaches a new one, by its own answers first, then by the truth."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from catalign.training.batches import BatchMaker, Windows
 from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
 from catalign.training.distillation import distil
-from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
-from catalign.training.run import PROVENANCE, RECIPE, Run, load_run, prompter_of, read_recipe, start_run
+from catalign.training.output import check_output
+from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe
+from catalign.training.run import Run, load_run, prompter_of, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
-from catalign.training.train import check_output, complete_run, resolved, start_model, training_frame
+from catalign.training.train import complete_run, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 DISTILLED = "distilled"
@@ -68,11 +68,11 @@ def untuned(recipe: AnyRecipe) -> AnyRecipe:
     return recipe
 
 
-def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, resume: bool = False) -> dict[str, Any]:
     """Train by a recipe (made from `taught` fields) and leave a run folder; `distilled/` in it holds the answers.
 
-    Everything a user can get wrong is checked before the folder is made. A run that was killed while the teacher
-    answered goes on with the answers it has, when it is started again.
+    Everything a user can get wrong is checked before the folder is made. With `resume` a run that was killed while the
+    teacher answered goes on with the answers it has.
 
     Returns:
         The summary of the training, with the statistics of the answers under `distillation`.
@@ -84,9 +84,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
-    again = goes_on(output, recipe)
-    if not again:
-        check_output(output, [Path(recipe.model), recipe.source], overwrite=overwrite)
+    check_output(output, recipe, [Path(recipe.model), recipe.source], overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     teacher = load_run(recipe.source, device=choose_device())
@@ -97,9 +95,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     windows = Windows.from_frame(training_frame(dataset, recipe))
     validate = choose_validation(dataset, model, prompter, recipe)
 
-    if output.exists() and not again:
-        shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template, model)
+    start_run(output, recipe, catalogue, template, model, resume=resume)
     folder = recipe.distilled or output / DISTILLED
     answers = distil(teacher, windows, recipe.distillation, folder)
     statistics = read_json(folder / "statistics.json")
@@ -121,13 +117,6 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False) -> 
     return {**summary, "distillation": statistics}
 
 
-def goes_on(output: Path, recipe: SoftRecipe) -> bool:
-    """Whether a folder holds a run of this very recipe that was killed before it was finished."""
-    if not (output / RECIPE).is_file() or "training" in read_json(output / PROVENANCE):
-        return False
-    return make_recipe(load_recipe(output / RECIPE), where=str(output / RECIPE)) == recipe
-
-
 def check_teacher(teacher: Run, catalogue: Catalogue, model: LanguageModel, recipe: SoftRecipe) -> None:
     """Refuse a teacher whose answers the model could not learn from.
 
@@ -138,7 +127,7 @@ def check_teacher(teacher: Run, catalogue: Catalogue, model: LanguageModel, reci
         raise UserError(
             "has another catalogue than the teacher was trained on",
             where=recipe.dataset,
-            mend="pass the dataset of the teacher with --dataset",
+            mend="pass the dataset of the teacher with --dataset, or give it these items (catalign model recatalogue)",
         )
     if tokenizer_digest(teacher.model.tokenizer) != tokenizer_digest(model.tokenizer):
         raise UserError(

@@ -5,7 +5,7 @@ Shapes: W windows, K places of a ranked list, I items, B windows of one chunk, H
 A list that ends early (`NO_ITEM`) counts with the items that it has; a window without any has no mean and is left out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +69,19 @@ def list_statistics(
         popularity=popularity,
         popularity_ratio=popularity / of_targets if of_targets else None,
         diversity=None if embed is None else _mean(diversities(top_WK, embed)),
+    )
+
+
+def mean_statistics(found: Sequence[ListStatistics]) -> ListStatistics:
+    """Return the mean over the seeds of a method, at least one."""
+    return ListStatistics(
+        k=found[0].k,
+        coverage=float(np.mean([of_seed.coverage for of_seed in found])),
+        gini=float(np.mean([of_seed.gini for of_seed in found])),
+        novelty=float(np.mean([of_seed.novelty for of_seed in found])),
+        popularity=float(np.mean([of_seed.popularity for of_seed in found])),
+        popularity_ratio=_mean_known([of_seed.popularity_ratio for of_seed in found]),
+        diversity=_mean_known([of_seed.diversity for of_seed in found]),
     )
 
 
@@ -155,7 +168,14 @@ def _means_of_lists(ranked_WK: Ints, value_I: Floats) -> Floats:
     known_WK = ranked_WK != NO_ITEM
     count_W = known_WK.sum(axis=1).astype(np.float64)
     sum_W = np.where(known_WK, value_I[ranked_WK], 0.0).sum(axis=1)
-    return sum_W / np.where(count_W > 0, count_W, np.nan)
+    mean_W: Floats = sum_W / np.where(count_W > 0, count_W, np.nan)
+    return mean_W
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    """The mean of what is known; None if nothing is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _mean(value_W: Floats) -> float:

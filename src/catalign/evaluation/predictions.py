@@ -225,6 +225,6 @@ def _read_parts(folder: Path) -> pl.DataFrame:
     predictions = pl.concat([pl.DataFrame(schema=_SCHEMA), *parts.values()])
     twice = predictions.filter(pl.col("window").is_duplicated())
     if len(twice):
-        what = f"{twice['window'].n_unique():,} windows are predicted twice (the first: {twice['window'].min()})"
+        what = f"{twice['window'].n_unique():,} windows are predicted twice (the first: {twice['window'].sort()[0]})"
         raise UserError(what, where=folder, mend="remove one of the parts that hold them")
     return predictions

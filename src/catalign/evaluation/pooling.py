@@ -1,0 +1,95 @@
+"""Runs that differ in nothing but the seed are one method.
+
+Shapes: S seeds, W windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catalign.evaluation.answers import Answers, Task, answers_of, values_of
+from catalign.evaluation.records import Evaluation
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a comparison before it is measured.
+
+    Attributes:
+        label: how it is called.
+        evaluations: of its runs, one for each seed; none for a floor row.
+        answers: of these, or of the floor row.
+    """
+
+    label: str
+    evaluations: list[Evaluation]
+    answers: list[Answers]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """How the answers were found; the same for all seeds."""
+        return self.evaluations[0].settings if self.evaluations else {}
+
+    @property
+    def chosen_on(self) -> str | None:
+        """Which split chose the epoch; None for a floor row."""
+        return ", ".join(dict.fromkeys(found.chosen_on for found in self.evaluations)) or None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the trainings, as far as they are known."""
+        return [found.seed for found in self.evaluations if found.seed is not None]
+
+    def values_SW(self, metric: str, task: Task) -> Floats:
+        """A metric of every seed and window, float64 [S, W]."""
+        return np.stack([values_of(metric, answers, task) for answers in self.answers])
+
+
+def methods_of(evaluations: Sequence[Evaluation], task: Task) -> tuple[list[Method], list[str]]:
+    """Put runs that differ in the seed alone together.
+
+    Runs of one recipe and one seed stay apart: they tell nothing about seeds.
+
+    Returns:
+        The methods in the order given, and the labels of runs that stayed apart.
+
+    Raises:
+        UserError: see `answers_of`.
+    """
+    groups: dict[str, list[Evaluation]] = {}
+    for place, found in enumerate(evaluations):
+        alike = groups.setdefault(found.without_seed or f"alone {place}", [])
+        if found.seed in [other.seed for other in alike]:
+            groups[f"repeated {place}"] = [found]
+        else:
+            alike.append(found)
+    labels = labels_of(list(groups.values()))
+    methods = [
+        Method(label, group, [answers_of(found, task) for found in group])
+        for label, group in zip(labels, groups.values(), strict=True)
+    ]
+    return methods, [label for label, key in zip(labels, groups, strict=True) if key.startswith("repeated")]
+
+
+def labels_of(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
+    """Name each group after its run, without the seed where there are several; longer where two names agree."""
+    names = [_without_seed(group[0].name) if len(group) > 1 else group[0].name for group in groups]
+    with_evaluation = [
+        f"{name}, {group[0].folder.name}" if names.count(name) > 1 and group[0].run else name
+        for name, group in zip(names, groups, strict=True)
+    ]
+    return [
+        str(group[0].folder) if with_evaluation.count(name) > 1 else name
+        for name, group in zip(with_evaluation, groups, strict=True)
+    ]
+
+
+def _without_seed(name: str) -> str:
+    """`msl` of `msl-seed0`."""
+    stem, _, seed = name.rpartition("seed")
+    return stem.rstrip("-_") if stem and seed.strip("-_").isdecimal() else name

@@ -17,7 +17,7 @@ from catalign.data.dataset import load_dataset
 from catalign.errors import UserError
 from catalign.evaluation import cautions
 from catalign.evaluation.answers import DEFAULT_METRIC, Task, check_metrics, floor_answers, task_of
-from catalign.evaluation.beyond_accuracy import Embedder, ListStatistics, list_statistics
+from catalign.evaluation.beyond_accuracy import Embedder, ListStatistics, list_statistics, mean_statistics
 from catalign.evaluation.calibration import Calibration, calibration
 from catalign.evaluation.cautions import Caution
 from catalign.evaluation.cells import Cell, Key, Values, cells_of_table
@@ -249,15 +249,11 @@ def _spread(seeds: list[int], value_SW: Floats) -> Spread:
 
 
 def _lists(method: Method, task: Task, embed: Embedder | None) -> ListStatistics:
-    """The statistics of the lists, averaged over the seeds."""
-    found = [
-        list_statistics(answers.ranked_WK, task.target_W, task.counts_I, embed=embed) for answers in method.answers
-    ]
-    columns = {name: [vars(of_seed)[name] for of_seed in found] for name in vars(found[0])}
-    return ListStatistics(**{
-        name: values[0] if name == "k" or values[0] is None else float(np.mean(values))
-        for name, values in columns.items()
-    })  # fmt: skip
+    """What the lists recommend, averaged over the seeds."""
+    target_W, counts_I = task.target_W, task.counts_I
+    return mean_statistics(
+        [list_statistics(answers.ranked_WK, target_W, counts_I, embed=embed) for answers in method.answers]
+    )
 
 
 def _calibration(method: Method, task: Task) -> Calibration | None:

@@ -32,7 +32,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.catalogue.trie import TitleTrie
+from catalign.model.item_embedding import ItemVectors
 from catalign.model.language_model import LanguageModel
+from catalign.model.loading import add_item_embedding
 
 VOCABULARY = 24
 BEGIN, END, PADDING = 0, 1, 2
@@ -105,6 +107,23 @@ def tiny_causal(architecture: str = "llama", seed: int = 0) -> PreTrainedModel:
 def tiny_model(architecture: str = "llama", seed: int = 0) -> LanguageModel:
     """`tiny_causal` with the word tokenizer."""
     return LanguageModel(tiny_causal(architecture, seed), word_tokenizer()).eval()
+
+
+def tiny_vectors(items: Sequence[int], width: int = 5, seed: int = 0) -> ItemVectors:
+    """Random embeddings of these items of a `tiny_catalogue`."""
+    vector_IW = np.random.default_rng(seed).normal(size=(len(items), width)).astype(np.float32)
+    return ItemVectors([f"id{item}" for item in items], vector_IW)
+
+
+def model_with_items(items: Sequence[int], architecture: str = "llama", seed: int = 0) -> LanguageModel:
+    """`tiny_model` with embeddings of some items; the projector's weights are large enough to matter."""
+    model = tiny_model(architecture, seed)
+    add_item_embedding(model, tiny_vectors(items), seed)
+    assert model.item_embedding is not None
+    with torch.no_grad():
+        for weight in model.item_embedding.parameters():
+            weight.mul_(3)
+    return model
 
 
 def text_of(tokens: Sequence[int]) -> str:

@@ -5,6 +5,7 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -41,6 +42,16 @@ def test_pieces_in_their_order() -> None:
     assert make().prompt([0], [1]).tolist() == [BEGIN, 20, 22, 5, 19, 18, 5, 6, 16]
     assert make().answer([1, 2]).tolist() == [15, 5, 6, 14, 15, 7, 8, 9, END]
     assert make().answer([0]).tolist() == [15, 5, END]
+
+
+def test_item_tokens_stand_behind_history_and_candidates() -> None:
+    """As in LLaRA; answers have none, and an item without an embedding has none."""
+    own = np.array([24, -1, 25, 26])
+    chooser = ChoicePrompter(tiny_catalogue(TITLES), word_tokenizer(), ORDER, context=64, item_tokens=own)
+    expected = [BEGIN, 20, 22, 5, 24, 23, 22, 10, 10, 26, 19, 18, 7, 8, 9, 25, 17, 18, 5, 6, 16]
+    assert chooser.prompt([0, 3], [2, 1]).tolist() == expected
+    assert chooser.answer([1, 2]).tolist() == make().answer([1, 2]).tolist()
+    assert chooser.longest_answer == make().longest_answer
 
 
 def test_an_answer_and_its_swap_share_no_more_than_the_prompt() -> None:

@@ -177,3 +177,43 @@ def test_examples_that_leave_no_room_are_refused() -> None:
     with pytest.raises(UserError, match="with 3 examples and an answer of up to 5 tokens") as caught:
         Prompter(tiny_catalogue(TITLES), word_tokenizer(), PIECES, context=48, examples=[([0, 1, 2], 3)] * 3)
     assert "show fewer examples" in str(caught.value)
+
+
+ITEM_TOKENS = np.array([24, -1, 25, 26])  # behind the vocabulary; the second item has none
+
+
+def with_tokens(template: Template, context: int = 64) -> Prompter:
+    return Prompter(tiny_catalogue(TITLES), word_tokenizer(), template, context=context, item_tokens=ITEM_TOKENS)
+
+
+def test_an_item_token_stands_behind_its_title() -> None:
+    assert with_tokens(PLAIN).prompt([0, 1, 2]).tolist() == [BEGIN, 5, END, 24, 5, 6, END, 7, 8, 9, END, 25]
+    prompt = with_tokens(PIECES).prompt([0, 1, 2]).tolist()
+    assert prompt == [BEGIN, 20, 21, 22, 5, 24, 23, 22, 5, 6, 23, 22, 7, 8, 9, 25, 19]
+    for template in (PLAIN, PIECES):
+        assert answer(with_tokens(template), 2) == answer(make(template), 2), "an answer has none"
+    quoted = with_tokens(INSTRUCTION).prompt([2, 0]).tolist()
+    plain = make(INSTRUCTION).prompt([2, 0]).tolist()
+    assert [token for token in quoted if token < 24] == plain
+    assert quoted.index(25) < quoted.index(24) and [token for token in quoted if token >= 24] == [25, 24]
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=6), st.integers(0, 3))
+def test_under_plain_a_target_is_still_the_beginning_of_a_history_item(history: list[int], item: int) -> None:
+    prompter = with_tokens(PLAIN)
+    own = [ITEM_TOKENS[item]] if ITEM_TOKENS[item] >= 0 else []
+    longer = prompter.prompt([*history, item]).tolist()
+    assert longer == [*prompter.prompt(history).tolist(), *answer(prompter, item), *own]
+
+
+def test_item_tokens_count_where_the_context_is_short() -> None:
+    room = 4 + 1 + 5 + 5  # the longest answer, the begin token, two items of five tokens with theirs
+    assert with_tokens(PLAIN, room).prompt([0, 2, 2]).tolist() == [BEGIN, *[7, 8, 9, END, 25] * 2]
+    assert with_tokens(PLAIN, room - 1).prompt([0, 2, 2]).tolist() == [BEGIN, 7, 8, 9, END, 25]
+
+
+def test_examples_are_written_with_item_tokens() -> None:
+    prompter = Prompter(
+        tiny_catalogue(TITLES), word_tokenizer(), PLAIN, context=64, examples=[([0], 1)], item_tokens=ITEM_TOKENS
+    )
+    assert prompter.prompt([0]).tolist() == [BEGIN, 5, END, 24, 5, 6, END, BEGIN, 5, END, 24]

@@ -8,8 +8,9 @@ something else:
     id < V     the row of the model's input embedding
     id >= V    projector(embedding of the item), the projector being linear, GELU, linear
 
-The projector trains, the embeddings do not. Titles to predict hold no item token, and no head knows one. An item that
-the sequential model does not know has none: its title stands alone, so new items need nothing.
+The projector trains, the embeddings do not. They are divided by their root mean square, so that the unit of the
+sequential model does not matter. Titles to predict hold no item token, and no head knows one. An item that the
+sequential model does not know has none: its title stands alone, so new items need nothing.
 
 Legend: I items that have an embedding, W their width, V rows of the input embedding, D its width, R rows, N nodes.
 """
@@ -120,7 +121,7 @@ class ItemEmbedding(nn.Module):
     It stands beside the Hugging Face model, not inside: weights, tied embeddings, adapters and files stay as they are.
 
     Attributes:
-        item_ids: the items that have an embedding.
+        vectors: the embeddings, as they were given.
         first_token: V, the id of the first item token.
         projector: the weights that train.
     """
@@ -134,10 +135,11 @@ class ItemEmbedding(nn.Module):
             seed: of the projector's weights.
         """
         super().__init__()
-        self.item_ids = vectors.item_ids
+        self.vectors = vectors
         self.first_token, width = word.weight.shape
+        unit = float(np.sqrt(np.square(vectors.vector_IW, dtype=np.float64).mean())) or 1.0
         self.vector_IW: torch.Tensor
-        self.register_buffer("vector_IW", torch.from_numpy(vectors.vector_IW), persistent=False)
+        self.register_buffer("vector_IW", torch.from_numpy(vectors.vector_IW / np.float32(unit)), persistent=False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.projector = nn.Sequential(
@@ -156,13 +158,8 @@ class ItemEmbedding(nn.Module):
 
     def tokens(self, catalogue: Catalogue) -> IntArray:
         """The item token of each item of a catalogue, by its id; `NO_TOKEN` where it has no embedding."""
-        row_C = _rows(self.item_ids, catalogue.item_ids)
+        row_C = _rows(self.vectors.item_ids, catalogue.item_ids)
         return np.where(row_C >= 0, row_C + self.first_token, NO_TOKEN)
-
-    @property
-    def vectors(self) -> ItemVectors:
-        """The embeddings."""
-        return ItemVectors(self.item_ids, self.vector_IW.float().cpu().numpy())
 
     def keep_reference(self) -> None:
         """Keep a frozen copy of the projector, as a reference for what trains from here on."""

@@ -16,6 +16,7 @@ from catalign.decoding.grounding import title_table
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
+from catalign.explain.explanation import Explanation, explain
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model
 from catalign.model.precision import choose_device
@@ -251,6 +252,24 @@ class Recommender:
             RankedItem(self.catalogue.item_ids[item], self.catalogue.titles[item], float(scores[place]))
             for place, item in ((place, items[place]) for place in order)
         ]
+
+    def explain(
+        self, history: Sequence[str], item: str, *, instead_of: str | None = None, score: ScoreMode = "valid"
+    ) -> Explanation:
+        """Say how much each item of a history moved the score of an item; see `explain.attribution`.
+
+        Args:
+            history: item ids or titles, oldest first.
+            item: the item explained, by id or title.
+            instead_of: another item: why not this one.
+            score: see `decoding.search.search_titles`.
+
+        Raises:
+            UserError: an empty history, an item that the catalogue does not have, or one compared with itself.
+        """
+        other = None if instead_of is None else self.catalogue.index_of(instead_of)
+        indices, chosen = self.indices(history), self.catalogue.index_of(item)
+        return explain(self.run.model, self.run.prompter, self.catalogue, indices, chosen, other, score=score)
 
     def indices(self, history: Sequence[str], *, where: str = "the history") -> list[int]:
         """Item indices of a history; the prompt shows as many of the last as the model was trained with.

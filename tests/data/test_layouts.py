@@ -50,8 +50,11 @@ def test_folders_are_recognised(tmp_path: Path) -> None:
     for name, write, layout in (("a", write_msl, "msl"), ("b", write_d3, "d3")):
         (tmp_path / name).mkdir()
         assert recognise(write(tmp_path / name)) == layout
-    with pytest.raises(UserError, match="is in no known layout; pass --interactions"):
+    with pytest.raises(UserError, match=r"holds several sets; pass \S+a \(msl\) or \S+b \(d3\)"):
         recognise(tmp_path)
+    (tmp_path / "c").mkdir()
+    with pytest.raises(UserError, match="is in no known layout; pass --interactions"):
+        recognise(tmp_path / "c")
     with pytest.raises(UserError, match="no such folder"):
         recognise(tmp_path / "none")
 

@@ -8,22 +8,23 @@ from pathlib import Path
 import polars as pl
 
 from catalign.data.ledger import Ledger
+from catalign.data.options import Table
 from catalign.data.streams import first_lines, line_blocks
 from catalign.errors import UserError
 
 _LITERAL = ("{'", "{u'", '{u"')  # how a line of Python begins that should have been JSON
 _SAMPLE_LINES = 100  # read to learn the names of the columns
 _SHOWN = 200  # characters of an unreadable line that a reject keeps
-_LINE, _UNREAD = "__line", "__unread"  # no key of a user is called so
+_LINE, _UNREAD, _INNER = "__line", "__unread", "__inner"  # no key of a user is called so
 
 
-def json_keys(path: Path, encoding: str) -> list[str]:
-    """Return the keys that occur in the first lines, in order of appearance.
+def json_keys(path: Path, table: Table) -> list[str]:
+    """Return the keys that occur in the first lines, in order of appearance; with `table.nested` also those inside.
 
     Raises:
         UserError: there is no line, or none of the first is an object.
     """
-    lines = first_lines(path, encoding, _SAMPLE_LINES)
+    lines = first_lines(path, table.encoding, _SAMPLE_LINES)
     keys: dict[str, None] = {}
     for line in lines:
         try:
@@ -31,7 +32,9 @@ def json_keys(path: Path, encoding: str) -> list[str]:
         except (json.JSONDecodeError, RecursionError):
             continue
         if isinstance(value, dict):
-            keys |= dict.fromkeys(value)
+            inner = value.get(table.nested) if table.nested else None
+            rows = [row for row in inner if isinstance(row, dict)] if isinstance(inner, list) else []
+            keys |= dict.fromkeys([key for one in (value, *rows) for key in one])
     if not any(line.strip() for line in lines):
         raise UserError("is empty", where=path)
     if not keys:
@@ -42,15 +45,15 @@ def json_keys(path: Path, encoding: str) -> list[str]:
 
 
 def json_frames(
-    path: Path, columns: Sequence[str], row: str, encoding: str, name: str, ledger: Ledger
+    path: Path, columns: Sequence[str], row: str, table: Table, name: str, ledger: Ledger
 ) -> Iterator[pl.DataFrame]:
     """Yield some columns as text (null where a key is absent), and `row`, the line number.
 
     Args:
-        path: the file.
+        path: one file of `table`.
         columns: those wanted.
         row: what to call the column of line numbers.
-        encoding: of the file.
+        table: how the file is written.
         name: of the table in `ledger`.
         ledger: counts the lines that are no objects.
 
@@ -58,21 +61,48 @@ def json_frames(
         UserError: the file is not in its encoding, or a line never ends.
     """
     number = 1
-    for lines in line_blocks(path, encoding):
+    nested = [table.nested] if table.nested else []
+    for lines in line_blocks(path, table.encoding):
         frame = pl.DataFrame({_LINE: lines}, schema={_LINE: pl.String}).with_row_index(row, offset=number)
         number += len(lines)
         frame = frame.with_columns(pl.col(_LINE).str.strip_chars()).filter(pl.col(_LINE) != "")
         frame = frame.with_columns(_literals_to_json(frame[_LINE]))
-        line = pl.col(_LINE)
-        is_object = line.str.starts_with("{") & line.str.json_path_match("$").is_not_null()
-        values = (line.str.json_path_match(f'$["{column}"]').alias(column) for column in columns)
-        frame = frame.select(row, *values, pl.when(~is_object).then(line.str.head(_SHOWN)).alias(_UNREAD))
+        wanted = [*columns, *nested]
+        values = (pl.col(_LINE).str.json_path_match(f'$["{column}"]').alias(column) for column in wanted)
+        frame = frame.with_columns(values)
+        frame = frame.with_columns(_unread(frame, wanted)).drop(_LINE)
         bad = frame.filter(pl.col(_UNREAD).is_not_null())
         if not bad.is_empty():
             examples = bad.head(ledger.keep).select(file=pl.lit(path.name), row=row, text=_UNREAD)
             ledger.enter(name, bad.height)
             ledger.note(name, "not JSON", bad.height, examples.to_dicts())
-        yield frame.filter(pl.col(_UNREAD).is_null()).drop(_UNREAD)
+        frame = frame.filter(pl.col(_UNREAD).is_null()).drop(_UNREAD)
+        yield _unfolded(frame, columns, table.nested, path) if table.nested else frame
+
+
+def _unread(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
+    """The beginning of each line that is no JSON object, null where it is one."""
+    line = pl.col(_LINE)
+    is_object = line.str.starts_with("{") & line.str.json_path_match("$").is_not_null()
+    # only lines without any of the keys are in question: parsing all of them once more takes as long as a column
+    doubtful = frame.select(_LINE, doubtful=pl.all_horizontal(pl.col(key).is_null() for key in keys))
+    shown = pl.when(pl.col("doubtful")).then(pl.when(~is_object).then(line.str.head(_SHOWN)))
+    if not doubtful["doubtful"].any():
+        return pl.Series(_UNREAD, [None] * frame.height, dtype=pl.String)
+    return doubtful.select(shown.alias(_UNREAD))[_UNREAD]
+
+
+def _unfolded(frame: pl.DataFrame, columns: Sequence[str], nested: str, path: Path) -> pl.DataFrame:
+    """Give every object of a list its own row, with the keys of the object that holds it."""
+    inner = pl.List(pl.Struct(dict.fromkeys(columns, pl.String)))
+    try:
+        objects = frame[nested].str.json_decode(inner)
+    except pl.exceptions.ComputeError as error:
+        what = f"{nested!r} is not always a list of objects"
+        raise UserError(what, where=path, mend="their keys must be texts or numbers") from error
+    rows = frame.with_columns(objects.alias(_INNER)).explode(_INNER).filter(pl.col(_INNER).is_not_null())
+    own = (pl.coalesce(pl.col(_INNER).struct[column], pl.col(column)).alias(column) for column in columns)
+    return rows.with_columns(own).select(pl.exclude(_INNER, *([] if nested in columns else [nested])))
 
 
 def _literals_to_json(lines: pl.Series) -> pl.Series:

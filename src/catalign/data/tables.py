@@ -89,7 +89,7 @@ def _names(path: Path, table: Table) -> list[str]:
         if kind in _PARQUET:
             with _open_parquet(path) as file:
                 return list(file.schema_arrow.names)
-        return json_keys(path, table.encoding) if kind in _JSON else csv_header(path, table)[0]
+        return json_keys(path, table) if kind in _JSON else csv_header(path, table)[0]
 
 
 def _frames(path: Path, columns: list[str], table: Table, name: str, ledger: Ledger) -> Iterator[pl.DataFrame]:
@@ -100,7 +100,7 @@ def _frames(path: Path, columns: list[str], table: Table, name: str, ledger: Led
         if kind in _PARQUET:
             yield from _parquet_frames(path, columns)
         elif kind in _JSON:
-            yield from json_frames(path, columns, _ROW, table.encoding, name, ledger)
+            yield from json_frames(path, columns, _ROW, table, name, ledger)
         else:
             yield from csv_frames(path, columns, _ROW, table, name, ledger)
 

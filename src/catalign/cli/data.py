@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from catalign.cli.data_fetch import fetch_command
 from catalign.cli.data_report import print_description, summary_line
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
@@ -22,6 +23,7 @@ from catalign.errors import UserError
 from catalign.progress import console, results
 
 app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
+app.command("fetch")(fetch_command)
 
 Columns = "Columns of your tables"
 Rules = "Rules"

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from catalign.data.filters import k_core, repeated_pairs
 
+NUMBERS = {"user": pl.UInt32, "item": pl.UInt32}
+
 
 def test_the_k_core_falls_like_dominoes() -> None:
     # item 2 has one interaction; without it user 1 has one; without that item 1 has one; users 0 and item 0 hold out.
@@ -37,18 +39,33 @@ def test_the_k_core_is_that_of_a_loop(pairs: list[tuple[int, int]], k: int) -> N
 def test_repeated_pairs_are_judged_in_time_order(keep: str, gone: list[bool]) -> None:
     log = pl.DataFrame(
         {
-            "user_id": ["ann", "ann", "bob", "ann"],
-            "item_id": ["x", "x", "x", "x"],
-            "order": [0, 1, 2, 3],
+            "user": [0, 0, 1, 0],
+            "item": [7, 7, 7, 7],
             "timestamp": [5, 9, 1, 7],
-        }
+        },
+        schema_overrides=NUMBERS,
     )
     assert repeated_pairs(log, keep).to_list() == gone  # type: ignore[arg-type]
 
 
 def test_repeated_pairs_without_times_are_judged_in_file_order() -> None:
     log = pl.DataFrame(
-        {"user_id": ["ann", "ann"], "item_id": ["x", "x"], "order": [0, 1], "timestamp": [None, None]},
-        schema_overrides={"timestamp": pl.Int64},
+        {"user": [0, 0], "item": [7, 7], "timestamp": [None, None]},
+        schema_overrides={**NUMBERS, "timestamp": pl.Int64},
     )
     assert repeated_pairs(log, "first").to_list() == [False, True]
+
+
+PURCHASES = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.none() | st.integers(-2, 2)), max_size=30)
+
+
+@settings(deadline=None)
+@given(PURCHASES, st.sampled_from(["first", "last"]))
+def test_repeated_pairs_are_those_of_a_loop(rows: list[tuple[int, int, int | None]], keep: str) -> None:
+    log = pl.DataFrame(rows, schema={**NUMBERS, "timestamp": pl.Int64}, orient="row")
+    in_time = sorted(range(len(rows)), key=lambda row: (rows[row][2] is not None, rows[row][2] or 0))
+    spared: dict[tuple[int, int], int] = {}
+    for row in in_time:
+        spared[rows[row][:2]] = row if keep == "last" else spared.get(rows[row][:2], row)
+    repeated = repeated_pairs(log, keep).to_list()  # type: ignore[arg-type]
+    assert repeated == [row not in spared.values() for row in range(len(rows))]

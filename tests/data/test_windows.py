@@ -14,7 +14,7 @@ def interactions(lengths: list[int]) -> pl.DataFrame:
     count = len(users)
     return pl.DataFrame(
         {
-            "user_id": [f"u{user}" for user in users],
+            "user": pl.Series(users, dtype=pl.UInt32),
             "item": pl.Series([(7 * row) % 11 for row in range(count)], dtype=pl.UInt32),
             "timestamp": pl.Series(range(count), dtype=pl.Int64),
             "split": ["train"] * count,
@@ -25,7 +25,7 @@ def interactions(lengths: list[int]) -> pl.DataFrame:
 
 def test_three_purchases_make_two_windows() -> None:
     windows = sliding_windows(interactions([3]), history=10, min_history=1)
-    assert windows.rows() == [("u0", [0], 7, 1, "train"), ("u0", [0, 7], 3, 2, "train")]
+    assert windows.rows() == [(0, [0], 7, 1, "train"), (0, [0, 7], 3, 2, "train")]
     assert windows.schema["history"] == pl.List(pl.UInt32)
     assert windows.schema["target"] == pl.UInt32
 
@@ -40,12 +40,15 @@ def test_windows_are_those_of_a_loop(lengths: list[int], history: int, min_histo
     log = interactions(lengths)
     expected = []
     for user, length in enumerate(lengths):
-        mine = log.filter(pl.col("user_id") == f"u{user}")["item"].to_list()
-        expected += [
-            (f"u{user}", mine[max(place - history, 0) : place], mine[place]) for place in range(min_history, length)
-        ]
+        mine = log.filter(pl.col("user") == user)["item"].to_list()
+        expected += [(user, mine[max(place - history, 0) : place], mine[place]) for place in range(min_history, length)]
     windows = sliding_windows(log, history=history, min_history=min_history)
-    assert windows.select("user_id", "history", "target").rows() == expected
+    assert windows.select("user", "history", "target").rows() == expected
+    slices = [
+        sliding_windows(log, history=history, min_history=min_history, start=start, rows=4)
+        for start in range(0, log.height, 4)
+    ]
+    assert pl.concat([windows.clear(), *slices]).equals(windows)
 
 
 def test_lists_may_be_empty_and_overlap() -> None:

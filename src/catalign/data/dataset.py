@@ -1,5 +1,7 @@
-"""The dataset folder: its card, its tables, how it is written and read."""
+"""The dataset folder: its card, its tables, how it is read."""
 
+import contextlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,11 +11,10 @@ import numpy.typing as npt
 import polars as pl
 import pydantic
 
-from catalign.data.ledger import Ledger
+from catalign.data.rules import RuleAccount
 from catalign.data.splits import SPLITS
-from catalign.data.writing import write_parquet
 from catalign.errors import UserError
-from catalign.files import read_json, sha256_of, write_json
+from catalign.files import read_json
 
 CARD = "dataset.json"
 
@@ -63,6 +64,7 @@ class Card(pydantic.BaseModel):
     rows_in: dict[str, int] = pydantic.Field(description="table -> rows read")
     rows_kept: dict[str, int] = pydantic.Field(description="table -> rows kept")
     dropped: dict[str, dict[str, int]] = pydantic.Field(description="table -> reason -> rows dropped")
+    rules: list[RuleAccount] = pydantic.Field(default=[], description="the cleaning rules in their order")
     warnings: list[str]
     files: dict[str, str] = pydantic.Field(description="file -> SHA-256")
 
@@ -95,18 +97,42 @@ class Dataset:
         Raises:
             UserError: there is no such split.
         """
-        if split not in SPLITS:
-            raise UserError(f"there is no split {split!r}", where=self.folder, mend=f"choose from {', '.join(SPLITS)}")
-        return self._read(f"windows/{split}.parquet")
+        return self._read(self._windows_file(split))
+
+    def scan_windows(self, split: str) -> pl.LazyFrame:
+        """`windows`, not read yet: for questions that do not need all of them in memory.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        name = self._windows_file(split)
+        with self._readable(name):
+            scan = pl.scan_parquet(self.folder / name)
+            scan.collect_schema()
+            return scan
 
     def training_counts(self) -> npt.NDArray[np.int64]:
         """Return how often each item occurs in training, [items]; above 0 the item is warm."""
-        trained = self.interactions.filter(pl.col("split") == "train")["item"].to_numpy()
-        return np.bincount(trained, minlength=self.items.height).astype(np.int64)
+        with self._readable("interactions.parquet"):
+            trained = pl.scan_parquet(self.folder / "interactions.parquet").filter(pl.col("split") == "train")
+            counts = trained.group_by("item").len().collect(engine="streaming")
+        counts_I = np.zeros(self.items.height, dtype=np.int64)
+        counts_I[counts["item"].to_numpy()] = counts["len"].to_numpy()
+        return counts_I
+
+    def _windows_file(self, split: str) -> str:
+        if split not in SPLITS:
+            raise UserError(f"there is no split {split!r}", where=self.folder, mend=f"choose from {', '.join(SPLITS)}")
+        return f"windows/{split}.parquet"
 
     def _read(self, name: str) -> pl.DataFrame:
-        try:
+        with self._readable(name):
             return pl.read_parquet(self.folder / name)
+
+    @contextlib.contextmanager
+    def _readable(self, name: str) -> Iterator[None]:
+        try:
+            yield
         except (FileNotFoundError, pl.exceptions.PolarsError) as error:
             raise UserError(
                 f"{name} is missing or damaged", where=self.folder, mend="prepare the dataset again"
@@ -133,22 +159,3 @@ def load_dataset(folder: Path) -> Dataset:
             where=folder / CARD,
             mend="prepare the dataset again",
         ) from error
-
-
-def write_tables(
-    folder: Path, items: pl.DataFrame, interactions: pl.DataFrame, windows: dict[str, pl.DataFrame], ledger: Ledger
-) -> dict[str, str]:
-    """Write everything but the card into `folder` and return the SHA-256 of each file."""
-    (folder / "windows").mkdir()
-    write_parquet(items, folder / "items.parquet")
-    write_parquet(interactions.with_columns(pl.col("split").cast(pl.String)), folder / "interactions.parquet")
-    for split in SPLITS:
-        write_parquet(windows[split], folder / "windows" / f"{split}.parquet")
-    ledger.write(folder / "rejects.jsonl")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-
-
-def write_card(folder: Path, card: Card) -> None:
-    """Write `dataset.json`, the last file of a dataset folder."""
-    write_json(folder / CARD, card.model_dump(mode="json"))

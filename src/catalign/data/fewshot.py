@@ -44,6 +44,7 @@ class FewshotWindows:
 
     Attributes:
         table: the settled items.
+        settings: what they were settled with.
         windows: `user_id`, `history` (list of UInt32), `target` (UInt32), `timestamp` (null), `split`, and three more:
             `negatives` (list of UInt32, in published order), `target_first` (list of Boolean, one per negative: whether
             the published prompt shows the target before it), `target_first_sft` (Boolean: the same in the SFT file,
@@ -53,6 +54,7 @@ class FewshotWindows:
     """
 
     table: ItemTable
+    settings: TitleOptions
     windows: pl.DataFrame
     paths: list[Path]
     warnings: list[str]
@@ -78,7 +80,9 @@ def read_fewshot(folder: Path, options: FewshotOptions, ledger: Ledger) -> Fewsh
     paths = {name: folder / file for name, file in names.items()}
     rows = {name: _read_rows(path) for name, path in paths.items()}
     ledger.enter("windows", rows["sft"].height + rows["eval"].height)
-    table, warnings = _settle_titles([rows["eval"], rows["sft"], rows["dpo"]], options, ledger)
+    raw, warnings = _published_titles([rows["eval"], rows["sft"], rows["dpo"]], options.domain, ledger)
+    settings = TitleOptions(clean=options.clean, duplicate_titles="merge", without_rules=options.without_rules)
+    table = settle_items(raw, settings, ledger)
     train = _with_preferences(rows["sft"], rows["dpo"], paths["dpo"])
     test = _without_training_users(rows["eval"], rows["sft"], ledger)
     windows = _index(pl.concat([train, test], how="diagonal"), table)
@@ -86,7 +90,7 @@ def read_fewshot(folder: Path, options: FewshotOptions, ledger: Ledger) -> Fewsh
     if options.history is not None:
         windows = windows.with_columns(pl.col("history").list.tail(options.history))
     columns = ("user_id", "history", "target", "timestamp", "split", "negatives", "target_first", "target_first_sft")
-    return FewshotWindows(table, windows.select(columns), list(paths.values()), warnings)
+    return FewshotWindows(table, settings, windows.select(columns), list(paths.values()), warnings)
 
 
 def _read_rows(path: Path) -> pl.DataFrame:
@@ -134,8 +138,8 @@ def _split_titles(text: pl.Expr, between: str) -> pl.Expr:
     return text.str.extract(r"(?s)^ <Title:(.*)> $").str.split(f"> {between} <Title:")
 
 
-def _settle_titles(files: list[pl.DataFrame], options: FewshotOptions, ledger: Ledger) -> tuple[ItemTable, list[str]]:
-    """Make the item table of all titles, in order of appearance; the published spelling is the id."""
+def _published_titles(files: list[pl.DataFrame], domain: str, ledger: Ledger) -> tuple[pl.DataFrame, list[str]]:
+    """List the titles as raw items, in order of appearance; the published spelling is the id."""
     spelt = [
         rows.select(titles, "file", "row").explode("item_id", empty_as_null=False)
         for rows in files
@@ -143,7 +147,7 @@ def _settle_titles(files: list[pl.DataFrame], options: FewshotOptions, ledger: L
     ]
     raw = pl.concat(spelt).unique("item_id", keep="first", maintain_order=True)
     title, warnings = pl.col("item_id"), []
-    if options.domain == CUT_DOMAIN:
+    if domain == CUT_DOMAIN:
         title = pl.coalesce(title.str.extract(_CUT), title).str.strip_chars()
         long = raw.filter(pl.col("item_id").str.contains(r"^[^,(]+[,(]")).with_columns(cut=title)
         shared = long.filter(pl.col("cut").is_duplicated())
@@ -152,8 +156,7 @@ def _settle_titles(files: list[pl.DataFrame], options: FewshotOptions, ledger: L
             f"{shared.height:,} of them share {shared['cut'].n_unique():,} titles and became one item each"
         )
     ledger.enter("items", raw.height)
-    raw = raw.select("item_id", title.alias("title"), pl.col("file").cast(pl.Categorical), "row")
-    return settle_items(raw, TitleOptions(clean=options.clean, duplicate_titles="merge"), ledger), warnings
+    return raw.select("item_id", title.alias("title"), pl.col("file").cast(pl.Categorical), "row"), warnings
 
 
 def _with_preferences(sft: pl.DataFrame, dpo: pl.DataFrame, path: Path) -> pl.DataFrame:

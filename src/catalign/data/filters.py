@@ -11,16 +11,24 @@ def repeated_pairs(interactions: pl.DataFrame, keep: Literal["first", "last"]) -
     """Say which rows repeat a (user, item) pair.
 
     Args:
-        interactions: `user_id`, `item_id`, `order` (UInt32, the order of the file), `timestamp` (may be null).
+        interactions: `user` and `item` (UInt32), `timestamp` (may be null), in the order of the file.
         keep: the occurrence to spare, in time order (ties in the order of the file).
 
     Returns:
         Boolean, true where the row is to go.
     """
-    ordered = interactions.select("user_id", "item_id", "order", "timestamp").sort("timestamp", "order")
-    spare = pl.col("order").first() if keep == "first" else pl.col("order").last()
-    flags = ordered.select("order", repeated=pl.col("order") != spare.over("user_id", "item_id"))
-    return flags.sort("order")["repeated"]
+    pair = (interactions["user"].to_numpy().astype(np.uint64) << np.uint64(32)) | interactions["item"].to_numpy()
+    timed = pl.DataFrame([pl.Series("pair", pair), interactions["timestamp"]])
+    order = timed.select(pl.arg_sort_by("pair", "timestamp", maintain_order=True))["pair"].to_numpy()
+    ordered = pair[order]
+    again = np.zeros(ordered.size, dtype=np.bool_)
+    if keep == "first":
+        again[1:] = ordered[1:] == ordered[:-1]
+    else:
+        again[:-1] = ordered[1:] == ordered[:-1]
+    repeated = np.empty_like(again)
+    repeated[order] = again
+    return pl.Series("repeated", repeated)
 
 
 def k_core(users: npt.NDArray[np.uint32], items: npt.NDArray[np.uint32], k: int) -> npt.NDArray[np.bool_]:
@@ -34,11 +42,13 @@ def k_core(users: npt.NDArray[np.uint32], items: npt.NDArray[np.uint32], k: int)
     Returns:
         [interactions], true where the interaction stays.
     """
+    user_counts, item_counts = np.bincount(users), np.bincount(items)
     alive = np.ones(users.size, dtype=np.bool_)
     while True:
-        enough_users = np.bincount(users[alive], minlength=int(users.max(initial=0)) + 1) >= k
-        enough_items = np.bincount(items[alive], minlength=int(items.max(initial=0)) + 1) >= k
-        stays = alive & enough_users[users] & enough_items[items]
-        if stays.sum() == alive.sum():
+        stays = (user_counts >= k)[users] & (item_counts >= k)[items]  # who has fallen below k never comes back
+        gone = alive & ~stays
+        if not gone.any():
             return stays
+        user_counts -= np.bincount(users[gone], minlength=user_counts.size)
+        item_counts -= np.bincount(items[gone], minlength=item_counts.size)
         alive = stays

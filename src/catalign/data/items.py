@@ -57,7 +57,7 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> It
     read = raw.with_columns(as_text(pl.col("item_id")), as_text(pl.col(TITLE)))
     read = read.with_columns(order=pl.int_range(pl.len()))
     read = ledger.drop("items", read, pl.col("item_id").is_null(), "no item id")
-    titles = clean_titles(read[TITLE]) if options.clean else read[TITLE]
+    titles = _cleaned(read, options, ledger) if options.clean else read[TITLE]
     changed = int((titles != read[TITLE]).sum())
     read = read.with_columns(titles.alias(TITLE))
     first = pl.col("order").sort_by(pl.col(TITLE).is_null(), "order").first().over("item_id")
@@ -78,6 +78,15 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> It
     return ItemTable(
         read.drop("order"), pl.concat([known, untitled]), changed, missing, alone, int((cut != titles).sum())
     )
+
+
+def _cleaned(read: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> pl.Series:
+    """Clean the titles; the ledger is told what every rule changed."""
+
+    def note(rule: str, before: pl.Series, after: pl.Series) -> None:
+        ledger.change("items", rule, read["item_id"], before, after)
+
+    return clean_titles(read[TITLE], without=options.without_rules, note=note)
 
 
 def shorten(titles: pl.Series, options: TitleOptions) -> pl.Series:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
+from catalign.data.rules import check_switches
 from catalign.data.titles import TitleFormat
 from catalign.errors import UserError
 
@@ -24,6 +25,7 @@ class TitleOptions(pydantic.BaseModel):
         title_words: titles keep at most this many words.
         title_tokens: or as many whole words as have at most this many tokens of `tokenizer`.
         tokenizer: a Hugging Face folder or the name of a model.
+        without_rules: names of cleaning rules that are switched off, of those without an option; see `rules.RULES`.
     """
 
     clean: bool = True
@@ -33,9 +35,11 @@ class TitleOptions(pydantic.BaseModel):
     title_words: int | None = pydantic.Field(default=None, ge=1)
     title_tokens: int | None = pydantic.Field(default=None, ge=1)
     tokenizer: str | None = None
+    without_rules: list[str] = []
 
     @pydantic.model_validator(mode="after")
     def _check_titles(self) -> Self:
+        check_switches(self.without_rules)
         TitleFormat(self.title_format)
         if self.title_words is not None and self.title_tokens is not None:
             raise UserError("--title-words and --title-tokens are two measures of one thing", mend="pass one of them")
@@ -66,11 +70,13 @@ class FewshotOptions(pydantic.BaseModel):
         history: a window shows at most this many items before its target; None: all that the published prompt shows,
             so that it can be written again.
         clean: HTML entities, tags and superfluous white space go.
+        without_rules: names of rules for titles that are switched off.
     """
 
     domain: Literal["games", "movies", "ml-1m"]
     history: int | None = pydantic.Field(default=None, ge=1)
     clean: bool = True
+    without_rules: list[str] = []
 
 
 class TableOptions(WindowOptions):
@@ -103,6 +109,8 @@ class Table(pydantic.BaseModel):
         quoted: whether a field of a CSV file may stand in quotation marks (never with a delimiter of several
             characters).
         encoding: of CSV files and JSON lines, a Python codec name.
+        nested: the key of a list of objects in every object of JSON lines: each of these is a row of its own, with the
+            keys of the object that holds it.
     """
 
     files: list[Path] = pydantic.Field(min_length=1)
@@ -110,6 +118,7 @@ class Table(pydantic.BaseModel):
     header: list[str] | None = None
     quoted: bool = True
     encoding: str = "utf-8"
+    nested: str | None = None
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -158,6 +167,8 @@ class TableSource(pydantic.BaseModel):
         valid, test: the interactions of given splits.
         user, item, time, rating, split_column: columns of the interactions.
         item_id, title, metadata: columns of the items.
+        defaults: options that suit these tables where the user says nothing else, by the names of `TableOptions`.
+        warnings: what a reader of results should know about them.
     """
 
     interactions: Table
@@ -172,3 +183,10 @@ class TableSource(pydantic.BaseModel):
     item_id: str
     title: str
     metadata: list[str] = []
+    defaults: dict[str, Any] = {}
+    warnings: list[str] = []
+
+    def with_defaults(self, options: TableOptions) -> TableOptions:
+        """The options with `defaults` where nothing was said."""
+        unsaid = {name: value for name, value in self.defaults.items() if name not in options.model_fields_set}
+        return options.model_copy(update=unsaid)

@@ -54,14 +54,8 @@ def chronological(interactions: pl.DataFrame, *, min_history: int) -> pl.Series:
         )
     valid_from, test_from = cut_instants(targets)
     time = pl.col("timestamp")
-    split = (
-        pl.when(time < valid_from)
-        .then(pl.lit("train"))
-        .when(time < test_from)
-        .then(pl.lit("valid"))
-        .otherwise(pl.lit("test"))
-    )
-    return interactions.select(split=split.cast(SPLIT_TYPE))["split"]
+    split = pl.when(time < valid_from).then(_split("train")).when(time < test_from).then(_split("valid"))
+    return interactions.select(split=split.otherwise(_split("test")))["split"]
 
 
 def leave_one_out(interactions: pl.DataFrame) -> pl.Series:
@@ -71,14 +65,22 @@ def leave_one_out(interactions: pl.DataFrame) -> pl.Series:
     the future of those it is tested on (Ji et al., "A critical study on data leakage in recommender system offline
     evaluation", 2023).
     """
-    length = pl.len().over("user")
-    from_end = length - 1 - pl.col("position")
-    split = (
-        pl.when((length >= 3) & (from_end == 0)).then(pl.lit("test"))
-        .when((length >= 3) & (from_end == 1)).then(pl.lit("valid"))
-        .otherwise(pl.lit("train"))
-    )  # fmt: skip
-    return interactions.select(split=split.cast(SPLIT_TYPE))["split"]
+    is_last = (pl.col("user") != pl.col("user").shift(-1)).fill_null(True)
+    is_test = is_last & (pl.col("position") >= 2)
+    is_valid = is_test.shift(-1, fill_value=False)
+    split = pl.when(is_test).then(_split("test")).when(is_valid).then(_split("valid")).otherwise(_split("train"))
+    return interactions.select(split=split)["split"]
+
+
+def out_of_time_order(interactions: pl.DataFrame) -> int:
+    """Count the interactions that come after one of a later split of the same user."""
+    split = pl.col("split").to_physical().cast(pl.UInt64)
+    place = pl.col("user").cast(pl.UInt64) * len(SPLITS) + split  # users come in the order of their numbers
+    return int(interactions.select((place < place.cum_max()).sum()).item())
+
+
+def _split(name: str) -> pl.Expr:
+    return pl.lit(name, dtype=SPLIT_TYPE)
 
 
 def given_names(column: pl.Expr) -> pl.Expr:

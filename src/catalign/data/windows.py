@@ -6,23 +6,27 @@ import polars as pl
 import pyarrow as pa
 
 
-def sliding_windows(interactions: pl.DataFrame, *, history: int, min_history: int) -> pl.DataFrame:
+def sliding_windows(
+    interactions: pl.DataFrame, *, history: int, min_history: int, start: int = 0, rows: int | None = None
+) -> pl.DataFrame:
     """Make one window of every interaction that has enough before it.
 
     Args:
-        interactions: `user_id`, `item` (UInt32), `timestamp`, `split`, `position` (from 0 within the user), each
-            user's rows together and in time order.
+        interactions: `user`, `item` (UInt32), `timestamp`, `split`, `position` (from 0 within the user), each user's
+            rows together and in time order.
         history: at most this many items, the last before the target.
         min_history: at least this many.
+        start: the first row to make a window of; histories reach behind it.
+        rows: how many rows to make windows of; None: all from there.
 
     Returns:
-        `user_id`, `history` (list of UInt32, oldest first), `target`, `timestamp`, `split`, in the order of the rows.
+        `user`, `history` (list of UInt32, oldest first), `target`, `timestamp`, `split`, in the order of the rows.
     """
-    targets = interactions.with_row_index("at").filter(pl.col("position") >= min_history)
-    ends = targets["at"].to_numpy().astype(np.int64)
+    targets = interactions.slice(start, rows).with_row_index("at").filter(pl.col("position") >= min_history)
+    ends = targets["at"].to_numpy().astype(np.int64) + start
     lengths = np.minimum(targets["position"].to_numpy(), history).astype(np.int64)
     lists = gather_lists(interactions["item"].to_numpy(), ends - lengths, lengths)
-    return targets.select("user_id", history=lists, target="item", timestamp="timestamp", split="split")
+    return targets.select("user", history=lists, target="item", timestamp="timestamp", split="split")
 
 
 def gather_lists(

@@ -26,12 +26,15 @@ def progress_bar() -> Iterator[Progress]:
         Remaining(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console) as progress:
-        try:
-            yield progress
-        except BaseException:
-            progress.live.transient = True
-            raise
+    progress = Progress(*columns, console=console)
+    progress.start()
+    try:
+        yield progress
+    except BaseException:
+        progress.live.transient = True
+        progress.live.stop()  # Progress.stop would leave an empty line in a pipe
+        raise
+    progress.stop()
 
 
 results = Console(highlight=False)

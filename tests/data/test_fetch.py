@@ -312,7 +312,7 @@ def test_archives_that_are_not_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not list((tmp_path / "in").iterdir())
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10_000), change=st.binary(min_size=1, max_size=8))
 def test_a_damaged_archive_is_told_or_harmless(tmp_path: Path, place: int, change: bytes) -> None:
     whole = bytearray(zipped({"toy/a.csv": "1,2\n" * 50, "toy/b.csv": "3,4\n" * 50}))

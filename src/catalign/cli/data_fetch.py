@@ -63,14 +63,16 @@ def _bars(progress: Progress) -> Callable[[str], Told]:
 
 
 def _print_sets(as_json: bool) -> None:
-    rows = [(name, found) for name, found in SETS.items()]
-    parts = [(f"{name}:CATEGORY", family) for name, family in FAMILIES.items()]
+    rows = [(known.name, known.about, known.size, known.terms, known.page) for known in SETS.values()]
+    rows += [
+        (f"{known.name}:CATEGORY", known.about, known.size, known.terms, known.page) for known in FAMILIES.values()
+    ]
     if as_json:
-        known = {"about", "size", "terms", "page"}
-        data = [{"name": name} | {key: getattr(found, key) for key in sorted(known)} for name, found in [*rows, *parts]]
-        results.print_json(data=data)
+        results.print_json(
+            data=[dict(zip(("name", "about", "size", "terms", "page"), row, strict=True)) for row in rows]
+        )
         return
     table = Table("name", "what", "download", "terms", box=SIMPLE_HEAD)
-    for name, found in [*rows, *parts]:
-        table.add_row(name, found.about, found.size, found.terms)
+    for row in rows:
+        table.add_row(*row[:-1])
     results.print(table)

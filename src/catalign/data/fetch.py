@@ -1,8 +1,11 @@
 """Public data sets: downloaded from their publishers, checked, unpacked."""
 
 import contextlib
+import errno
+import lzma
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -25,6 +28,7 @@ UNPACKED_BYTES = 8 << 30
 
 UNPACKED_FILES = 10_000
 _CHUNK = 1 << 20
+_DAMAGES = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -142,20 +146,27 @@ def unpack(archive: Path, folder: Path, *, limit: int = UNPACKED_BYTES) -> None:
                 left -= _extract(opened, member, partial / name, left, archive)
         for entry in partial.iterdir():
             _replace(entry, folder / entry.name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        archive.unlink(missing_ok=True)
-        raise UserError(f"is not a whole zip file ({error})", where=archive, mend="run again to download it") from error
+    except _DAMAGES as error:
+        raise _damaged(archive, error) from error
     except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENAMETOOLONG):  # a damaged offset or name
+            raise _damaged(archive, error) from error
         raise disk_error(error, folder) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _damaged(archive: Path, error: Exception) -> UserError:
+    """An archive that cannot be read does not stay, so that the next fetch downloads it again."""
+    archive.unlink(missing_ok=True)
+    return UserError(f"is not a whole zip file ({error})", where=archive, mend="run again to download it")
 
 
 def _safe(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     """The path of a member, which stays below the folder."""
     path = PurePosixPath(member.filename)
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in member.filename or ":" in path.parts[0]:
         raise UserError(f"holds a path that leads out of its folder ({member.filename!r})", where=archive)
     if kind not in (0, stat.S_IFREG):
         raise UserError(f"holds something that is no file ({member.filename!r})", where=archive)

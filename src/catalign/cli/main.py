@@ -13,6 +13,7 @@ import catalign
 from catalign.cli import data, model
 from catalign.cli.doctor import doctor
 from catalign.cli.evaluate import evaluate
+from catalign.cli.explain import explain
 from catalign.cli.quickstart import quickstart
 from catalign.cli.rank import rank
 from catalign.cli.recommend import recommend
@@ -34,6 +35,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(recommend)
 app.command()(rank)
+app.command()(explain)
 app.command()(doctor)
 
 

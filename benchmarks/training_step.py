@@ -23,7 +23,7 @@ from benchmarks.setting import SEED, Setting, make_parser, make_setting, parse_o
 from benchmarks.timing import alternating_pairs, peak_growth
 from catalign.training.batches import BatchMaker
 from catalign.training.module import Objective, TrainingModule
-from catalign.training.trainer import window_order
+from catalign.training.trainer import WindowOrder
 
 Step = Callable[[], tuple[float, list[Tensor]]]
 TOLERANCE = 1e-4  # of loss and gradient in float32, relative to the largest value
@@ -33,7 +33,7 @@ VALUES_KEPT = 40  # float32 values of the model's width that a layer keeps for t
 
 def first_batch(setting: Setting, windows: int, batching: str = "by-user") -> list[int]:
     """Window numbers of the first batch of an epoch."""
-    return list(window_order(setting.train, by_user=batching == "by-user", seed=SEED))[:windows]
+    return list(WindowOrder(setting.train, by_user=batching == "by-user", seed=SEED))[:windows]
 
 
 def batch_shape(batch: dict[str, Tensor]) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """`catalign train`."""
 
 import json as json_module
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from catalign.errors import UserError
+from catalign.progress import console
 
 What, How, Adapter, Validation = "What", "How", "Adapter", "Choice of the best epoch"
 Soft, Preference = "SOFT stage", "Preference stage"
@@ -248,6 +250,12 @@ def train(
     trust_remote_code: Annotated[
         bool | None, typer.Option("--trust-remote-code", help="Run code that comes with the model.")
     ] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="Steps between two checkpoints within an epoch. Default 500.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the interrupted run in --output; needs no other option.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run folder if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -258,7 +266,11 @@ def train(
     catalign train --stage soft --from runs/msl --output runs/soft
 
     catalign train --stage preference --objective dmpo --negatives 3 --from runs/msl --output runs/dmpo
+
+    catalign train --resume --output runs/msl
     """
+    from catalign.training.callbacks import Interrupted
+    from catalign.training.output import run_recipe
     from catalign.training.preference_stage import continued, train_preference
     from catalign.training.recipe import PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
     from catalign.training.soft_stage import taught, train_soft
@@ -299,18 +311,28 @@ def train(
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
         "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
         "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
-        "task": task, "item_embeddings": item_embeddings,
+        "checkpoint_steps": checkpoint_steps, "task": task, "item_embeddings": item_embeddings,
         "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
         "reference_cache": reference_cache, "distilled": distilled,
     }  # fmt: skip
     fields |= {name: value for name, value in general.items() if value is not None}
-    checked = make_recipe(taught(continued(fields, where=where), where=where), where=where)
-    if isinstance(checked, PreferenceRecipe):
-        summary = train_preference(checked, output, overwrite=overwrite)
-    elif isinstance(checked, SoftRecipe):
-        summary = train_soft(checked, output, overwrite=overwrite)
+    if resume and overwrite:
+        raise UserError("either go on with a run or replace it", where="--resume, --overwrite")
+    if resume and not fields:
+        checked = run_recipe(output)
     else:
-        summary = run_training(checked, output, overwrite=overwrite)
+        checked = make_recipe(taught(continued(fields, where=where), where=where), where=where)
+    how = {"overwrite": overwrite, "resume": resume}
+    try:
+        if isinstance(checked, PreferenceRecipe):
+            summary = train_preference(checked, output, **how)
+        elif isinstance(checked, SoftRecipe):
+            summary = train_soft(checked, output, **how)
+        else:
+            summary = run_training(checked, output, **how)
+    except Interrupted as interruption:
+        console.print(f"{interruption}; go on with: catalign train --resume --output {output}", markup=False)
+        raise typer.Exit(128 + signal.SIGTERM) from interruption
     typer.echo(json_module.dumps(summary) if json else f"{output}: {_told(summary)}")
 
 

@@ -1,30 +1,59 @@
-"""What a person and a program see of a training run: a live line, `log.jsonl`, TensorBoard."""
+"""What happens beside the steps of a training run: a live line, `log.jsonl`, means, when to save and to stop.
+
+Callbacks with `kept` and `restore` go on after an interruption where they were (`checkpoints.Remembers`).
+"""
 
 import json
+import signal
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 from rich.progress import Progress, TaskID
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from catalign.files import whole_file
 from catalign.objectives import AdaptiveTemperature
 
 LOG_FILE = "log.jsonl"
 
 
 class LogFile(TrainerCallback):
-    """Appends every log of the Trainer to `log.jsonl`, one JSON object a line, with the seconds since the start."""
+    """Appends every log of the Trainer to `log.jsonl`, one JSON object a line, with the seconds of training so far.
+
+    What an interrupted run had written after its checkpoint goes, for it happens again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.started = time.monotonic()
 
+    @property
+    def seconds(self) -> float:
+        """How long the training has run, without the time between an interruption and its end."""
+        return time.monotonic() - self.started
+
+    def kept(self) -> dict[str, Any]:
+        """The clock, and how much had been written."""
+        return {"seconds": self.seconds, "lines": len(self._lines())}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Set the clock and cut the file back."""
+        self.started = time.monotonic() - kept["seconds"]
+        lines = self._lines()[: kept["lines"]]
+        with whole_file(self.path) as partial:
+            partial.write_text("".join(lines), encoding="utf-8")
+
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]
-        if state.is_world_process_zero:
-            seconds = round(time.monotonic() - self.started, 3)
+        if state.is_world_process_zero and "train_runtime" not in logs:  # the Trainer's sums are of this process only
+            seconds = round(self.seconds, 3)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, "seconds": seconds, **logs}) + "\n")
 
@@ -69,6 +98,14 @@ class TemperatureStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.adaptive.step()
 
+    def kept(self) -> dict[str, Any]:
+        """The temperature."""
+        return {"temperature": float(self.adaptive.temperature)}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Set the temperature."""
+        self.adaptive.temperature.fill_(kept["temperature"])
+
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]
         if "loss" in logs:
@@ -89,13 +126,101 @@ class StepMeans(TrainerCallback):
     def add(self, values: torch.Tensor) -> None:
         """Take in one micro-batch: [quantities, examples], without gradient."""
         sums = torch.cat([values.sum(1), values.new_tensor([values.shape[1]])])
-        self._sums = sums if self._sums is None else self._sums + sums
+        self._sums = sums if self._sums is None else self._sums.to(sums) + sums
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if "loss" not in kwargs["logs"] or self._sums is None:
             return
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(self._sums)
-        *sums, count = self._sums.tolist()
+        *sums, count = self._pooled().tolist()
         self._sums = None
         kwargs["logs"].update({name: total / count for name, total in zip(self.names, sums, strict=True)})
+
+    def _pooled(self) -> torch.Tensor:
+        """The sums of all processes."""
+        if self._sums is None:
+            raise ValueError("nothing was added")
+        pooled = self._sums.clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(pooled)
+        return pooled
+
+    def kept(self) -> dict[str, Any]:
+        """The sums since the last line of the log."""
+        return {"sums": None if self._sums is None else self._pooled().tolist()}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take the sums back; of several processes the first takes them all."""
+        if kept["sums"] is not None:
+            pooled = torch.tensor(kept["sums"])
+            first = not torch.distributed.is_available() or not torch.distributed.is_initialized()
+            self._sums = pooled if first or torch.distributed.get_rank() == 0 else torch.zeros_like(pooled)
+
+
+class Patience(EarlyStoppingCallback):
+    """Stops after some validations without a gain."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the training is over."""
+        return self.early_stopping_patience_counter >= self.early_stopping_patience
+
+    def kept(self) -> dict[str, Any]:
+        """How many validations brought nothing."""
+        return {"without_gain": self.early_stopping_patience_counter}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Count on."""
+        self.early_stopping_patience_counter = kept["without_gain"]
+
+
+class SaveOften(TrainerCallback):
+    """Saves every so many steps within an epoch, whose end is saved anyway."""
+
+    def __init__(self, every: int, steps_of_epoch: int) -> None:
+        self.every, self.steps_of_epoch = every, steps_of_epoch
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        within = state.global_step % self.steps_of_epoch
+        if within and within % self.every == 0:
+            control.should_save = True
+
+
+class Interrupted(Exception):
+    """A training was asked to end before it was done, and can go on."""
+
+
+class StopOnSignal(TrainerCallback):
+    """After SIGTERM: has a checkpoint made at the end of the step, and ends the training with `Interrupted`."""
+
+    def __init__(self, steps_of_epoch: int) -> None:
+        self.steps_of_epoch, self._asked = steps_of_epoch, False
+
+    def __enter__(self) -> "StopOnSignal":
+        self._listens = threading.current_thread() is threading.main_thread()  # no other thread may
+        if self._listens:
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._listens:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # The end of an epoch is validated first, then saved.
+        if self._everywhere(args.device) and state.global_step % self.steps_of_epoch:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self._everywhere(args.device) and state.global_step < state.max_steps:
+            raise Interrupted(f"stopped after step {state.global_step:,} of {state.max_steps:,}")
+
+    def _everywhere(self, device: torch.device) -> bool:
+        """Whether any process was asked, so that all stop at the same step."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            asked = torch.tensor(float(self._asked), device=device)
+            torch.distributed.all_reduce(asked)
+            return bool(asked > 0)
+        return self._asked

@@ -54,6 +54,15 @@ class CurriculumStep(TrainerCallback):
             if self._measure is not None:
                 kwargs["logs"]["distance"] = self.distance
 
+    def kept(self) -> dict[str, Any]:
+        """Lambda, d and d_0."""
+        return {"lambda": self.module.weight, "distance": self.distance, "first_distance": self.first_distance}
+
+    def restore(self, kept: dict[str, Any]) -> None:
+        """Take them back."""
+        self.module.weight = kept["lambda"]
+        self.distance, self.first_distance = kept["distance"], kept["first_distance"]
+
     def _move(self, state: TrainerState) -> None:
         if self._measure is not None:
             self.distance = self._measure()

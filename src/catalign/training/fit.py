@@ -2,21 +2,21 @@
 
 import resource
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from catalign.model.precision import choose_device
-from catalign.progress import progress_bar
+from catalign.progress import console, progress_bar
 from catalign.training.batches import Batches
-from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile
+from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile, Patience, SaveOften, StopOnSignal
+from catalign.training.checkpoints import newest_whole, step_of
 from catalign.training.module import LossModule
 from catalign.training.recipe import StageRecipe
 from catalign.training.run import CHECKPOINTS
@@ -37,6 +37,9 @@ def fit(
 ) -> dict[str, Any]:
     """Run the Trainer; afterwards the module holds the weights of the best epoch (without `validate`, of the last).
 
+    Where `output` holds checkpoints of this training, it goes on from the newest that is whole: the same losses and
+    weights as without the interruption.
+
     Args:
         module: the model and its loss; its weights change.
         batches: makes the batches and holds the windows.
@@ -49,35 +52,16 @@ def fit(
 
     Returns:
         The summary of the training.
+
+    Raises:
+        Interrupted: SIGTERM asked for an end; a checkpoint is there.
     """
     steps = -(-len(batches.windows) // recipe.batch_size)
-    args = TrainingArguments(
-        output_dir=str(output / CHECKPOINTS),
-        per_device_train_batch_size=recipe.batch_size // recipe.accumulation,
-        gradient_accumulation_steps=recipe.accumulation,
-        num_train_epochs=recipe.epochs,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type={"constant": "constant_with_warmup"}.get(recipe.schedule, recipe.schedule),
-        warmup_steps=min(recipe.warmup_steps, recipe.epochs * steps // 10),
-        weight_decay=recipe.weight_decay,
-        bf16=use_bfloat16,
-        use_cpu=choose_device().type == "cpu",
-        logging_steps=recipe.logging_steps or max(min(steps // 10, 50), 1),
-        eval_strategy="no" if validate is None else "epoch",
-        save_strategy="no" if validate is None else "epoch",
-        save_total_limit=1,
-        save_only_model=True,
-        load_best_model_at_end=validate is not None,
-        metric_for_best_model="eval_ndcg@10",
-        greater_is_better=True,
-        remove_unused_columns=False,
-        report_to=[],
-        disable_tqdm=True,
-        seed=recipe.seed,
-    )
-    started = time.monotonic()
-    stop_early = [] if recipe.validation is None else [EarlyStoppingCallback(recipe.validation.patience)]
-    with progress_bar() as progress:
+    args = _arguments(recipe, output / CHECKPOINTS, steps, validates=validate is not None, use_bfloat16=use_bfloat16)
+    checkpoint = newest_whole(output / CHECKPOINTS)
+    purge = None if checkpoint is None else step_of(checkpoint) + 1
+    log_file = LogFile(output / LOG_FILE)
+    with progress_bar() as progress, StopOnSignal(steps) as stop:
         trainer = CatalogueTrainer(
             module,
             args,
@@ -86,18 +70,24 @@ def fit(
             by_user=recipe.batching == "by-user",
             callbacks=[
                 *callbacks,  # first: they may add to what is logged
-                LogFile(output / LOG_FILE),
+                log_file,
                 LiveLine(progress, description),
-                TensorBoardCallback(SummaryWriter(str(output / "tensorboard"))),  # type: ignore[no-untyped-call]
-                *(stop_early if validate is not None else []),
+                TensorBoardCallback(SummaryWriter(str(output / "tensorboard"), purge_step=purge)),  # type: ignore[no-untyped-call]
+                *([Patience(recipe.validation.patience)] if validate is not None and recipe.validation else []),
+                *([SaveOften(recipe.checkpoint_steps, steps)] if recipe.checkpoint_steps else []),
+                stop,
             ],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            console.print(f"going on from step {step_of(checkpoint):,}", markup=False)
+            trainer.take_up(checkpoint)
     summary = {
         "epochs_run": round(trainer.state.epoch or 0.0, 3),
         "steps": trainer.state.global_step,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(log_file.seconds, 1),
         "peak_memory_gb": peak_memory_gb(),
     }
     if validate is None:
@@ -112,6 +102,34 @@ def fit(
         "valid_ndcg@10": best["eval_ndcg@10"],
         **summary,
     }
+
+
+def _arguments(
+    recipe: StageRecipe, folder: Path, steps: int, *, validates: bool, use_bfloat16: bool
+) -> TrainingArguments:
+    """What the Trainer is told; `steps` are those of an epoch."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size // recipe.accumulation,
+        gradient_accumulation_steps=recipe.accumulation,
+        num_train_epochs=recipe.epochs,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type={"constant": "constant_with_warmup"}.get(recipe.schedule, recipe.schedule),
+        warmup_steps=min(recipe.warmup_steps, recipe.epochs * steps // 10),
+        weight_decay=recipe.weight_decay,
+        bf16=use_bfloat16,
+        use_cpu=choose_device().type == "cpu",
+        logging_steps=recipe.logging_steps or max(min(steps // 10, 50), 1),
+        eval_strategy="epoch" if validates else "no",
+        save_strategy="epoch",  # which stay is decided by `checkpoints.publish`
+        load_best_model_at_end=validates,
+        metric_for_best_model="eval_ndcg@10",
+        greater_is_better=True,
+        remove_unused_columns=False,
+        report_to=[],
+        disable_tqdm=True,
+        seed=recipe.seed,
+    )
 
 
 def peak_memory_gb() -> float:

@@ -77,6 +77,8 @@ class StageRecipe(BaseModel):
         precision: `auto` takes bfloat16 autocast where the hardware has it.
         validation: how the best epoch is chosen; null, nothing is validated and the last epoch is kept.
         logging_steps: optimiser steps between two lines of the log. Absent, about ten lines an epoch.
+        checkpoint_steps: optimiser steps between two checkpoints within an epoch, whose end makes one anyway; null, no
+            others.
         seed: of everything that is drawn.
     """
 
@@ -105,6 +107,7 @@ class StageRecipe(BaseModel):
     trust_remote_code: bool = False
     validation: Validation | None = Validation()
     logging_steps: int | None = Field(default=None, ge=1)
+    checkpoint_steps: int | None = Field(default=500, ge=1)
     seed: int = 0
 
     @model_validator(mode="after")

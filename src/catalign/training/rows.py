@@ -9,7 +9,7 @@ from torch import nn
 from catalign.model.language_model import LanguageModel
 from catalign.training.batches import Batches
 from catalign.training.recipe import StageRecipe
-from catalign.training.trainer import window_order
+from catalign.training.trainer import WindowOrder
 
 LENGTHS = (128, 192, 256, 320, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 SAMPLE = 3  # batches that are looked at
@@ -21,7 +21,7 @@ def set_row_tokens(batches: Batches, recipe: StageRecipe, model: LanguageModel) 
     if recipe.row_tokens is not None:
         batches.row_tokens = recipe.row_tokens
         return
-    order = list(window_order(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
+    order = list(WindowOrder(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
     size = recipe.batch_size // recipe.accumulation
     starts = range(0, min(SAMPLE * size, len(order)), size)
     batches.row_tokens = choose_row_tokens(batches, [order[start : start + size] for start in starts], model)

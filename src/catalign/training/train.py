@@ -24,31 +24,38 @@ from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import Batches, BatchMaker, Windows
 from catalign.training.fit import fit
 from catalign.training.module import LossModule, TrainingModule
+from catalign.training.output import check_output
 from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
 from catalign.training.rows import set_row_tokens
-from catalign.training.run import CHECKPOINTS, RECIPE, finish_run, prompter_of, start_run
-from catalign.training.trainer import window_order
+from catalign.training.run import CHECKPOINTS, finish_run, prompter_of, start_run
+from catalign.training.trainer import WindowOrder
 from catalign.training.validation import Validator, choose_validation, no_windows
 
 StageRecipeT = TypeVar("StageRecipeT", bound=StageRecipe)
 
 
-def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def train(recipe: Recipe, output: Path, *, overwrite: bool = False, resume: bool = False) -> dict[str, Any]:
     """Train by a recipe and leave a run folder.
 
     Everything a user can get wrong is checked before the folder is made.
+
+    Args:
+        recipe: what to train.
+        output: the run folder.
+        overwrite: replace a run that is there.
+        resume: go on with a run of this recipe that was interrupted there.
 
     Returns:
         The summary of the training: best epoch, validation NDCG@10, seconds, peak memory, tokens.
 
     Raises:
-        UserError: the output exists, or dataset, model, template or adapter do not fit.
+        UserError: the output exists, or holds nothing to go on with; dataset, model, template or adapter do not fit.
     """
     output = Path(output)
-    check_output(output, [Path(recipe.model)], overwrite=overwrite)
     dataset = load_dataset(recipe.dataset)
     recipe = resolved(recipe, dataset)
+    check_output(output, recipe, [Path(recipe.model)], overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     template = load_template(recipe.template)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
@@ -58,9 +65,7 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False) -> dict[str,
     windows = Windows.from_frame(frame)
     validate = choose_validation(dataset, model, prompter, recipe)
 
-    if output.exists():
-        shutil.rmtree(output)
-    start_run(output, recipe, catalogue, template, model)
+    start_run(output, recipe, catalogue, template, model, resume=resume)
     share = recipe.share_prefixes and model.shares_prefixes
     maker = BatchMaker(windows, prompter, scores=recipe.objective.scores, share=share)
     batches: Batches = maker
@@ -81,24 +86,6 @@ def start_model(recipe: StageRecipe, catalogue: Catalogue) -> LanguageModel:
         vectors = ItemVectors.read(recipe.item_embeddings).of(catalogue, recipe.item_embeddings)
         add_item_embedding(model, vectors, recipe.seed)
     return model if recipe.lora is None else add_lora(model, recipe.lora, recipe.seed)
-
-
-def check_output(output: Path, starts: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a place that holds something: without `overwrite` anything, with it anything but a run folder.
-
-    Args:
-        output: the run folder to make.
-        starts: models and runs that the training starts from, which are not replaced either.
-        overwrite: replace a run.
-    """
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not overwrite:
-        raise UserError("already exists", where=output, mend="choose another folder or pass --overwrite")
-    if not (output / RECIPE).is_file():
-        raise UserError("is not a run folder, so it is not replaced", where=output, mend="choose another folder")
-    if output.resolve() in [start.resolve() for start in starts]:
-        raise UserError("is the model to start from, so it is not replaced", where=output, mend="choose another folder")
 
 
 def resolved(recipe: StageRecipeT, dataset: Dataset) -> StageRecipeT:
@@ -178,7 +165,7 @@ def announce(recipe: AnyRecipe, batches: Batches, module: LossModule, precision:
 
 def tokens_per_window(batches: Batches, recipe: StageRecipe, sample: int = 8) -> tuple[float, float]:
     """Mean tokens of a window before and after merging, over the first few micro-batches of an epoch."""
-    order = list(window_order(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
+    order = list(WindowOrder(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
     size = recipe.batch_size // recipe.accumulation
     starts = range(0, min(sample * size, len(order)), size)
     counts = torch.stack([batches(order[start : start + size])["token_counts"] for start in starts]).sum(0)

@@ -1,17 +1,23 @@
-"""The Transformers Trainer, taught four things: our batches, their order, validation by search, and saving."""
+"""The Transformers Trainer, taught: our batches, their order, validation by search, saving, and going on."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
+from catalign.files import read_json, write_json
 from catalign.model.loading import load_weights, save_weights
 from catalign.training.batches import Batches, Windows
+from catalign.training.callbacks import Patience
+from catalign.training.checkpoints import PARTIAL, STAGE, publish, remembered, restore
 from catalign.training.module import LossModule
 
 Validate = Callable[[], dict[str, float]]
@@ -30,33 +36,35 @@ class WindowNumbers(Dataset[int]):
         return number
 
 
-class UserOrder(Sampler[int]):
-    """Users in a new random order each epoch, each user's windows one after the other.
+class WindowOrder(Sampler[int]):
+    """The order of the training windows, drawn anew for each epoch from the seed and the epoch's number alone.
 
-    The windows of a user then meet in one batch (a few users are cut by a batch's end) and share their prefixes. A
-    batch of 128 windows holds fewer different users than a shuffled one, so its gradient is noisier;
+    An interrupted epoch can thus be taken up where it was left. With `by_user` users come in random order, each user's
+    windows one after the other: they meet in one batch (a few users are cut by a batch's end) and share their
+    prefixes. A batch of 128 windows then holds fewer different users than a shuffled one, so its gradient is noisier;
     `docs/lab-log.md` has the measured effect.
+
+    Attributes:
+        epoch: the epoch whose order is next, from 0.
     """
 
-    def __init__(self, windows: Windows, generator: torch.Generator) -> None:
-        self._user_S = windows.user_S
-        self._generator = generator
+    def __init__(self, windows: Windows, *, by_user: bool, seed: int) -> None:
+        self._user_S, self._by_user, self._seed = windows.user_S, by_user, seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of this epoch."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self._user_S)
 
     def __iter__(self) -> Iterator[int]:
-        place_U = torch.randperm(int(self._user_S.max()) + 1, generator=self._generator).numpy()
+        generator = np.random.default_rng([self._seed, self.epoch])
+        if not self._by_user:
+            return iter(generator.permutation(len(self._user_S)).tolist())
+        place_U = generator.permutation(int(self._user_S.max()) + 1)
         return iter(np.argsort(place_U[self._user_S], kind="stable").tolist())
-
-
-def window_order(windows: Windows, *, by_user: bool, seed: int) -> Sampler[int]:
-    """The order of the training windows, new in each epoch."""
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    if by_user:
-        return UserOrder(windows, generator)
-    return torch.utils.data.RandomSampler(WindowNumbers(len(windows)), generator=generator)
 
 
 class CatalogueTrainer(Trainer):
@@ -65,7 +73,7 @@ class CatalogueTrainer(Trainer):
     Args:
         module: the model and its loss.
         args: arguments of the Trainer.
-        batches: makes a batch of window numbers; the data collator.
+        batches: makes a batch of window numbers.
         validate: returns the metrics of the validation split, without prefix; None, nothing is validated.
         by_user: keep the windows of a user together.
         callbacks: further callbacks.
@@ -81,18 +89,26 @@ class CatalogueTrainer(Trainer):
         by_user: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.module, self.batches, self.validate, self.by_user = module, batches, validate, by_user
+        self.module, self.batches, self.validate = module, batches, validate
+        self.order = WindowOrder(batches.windows, by_user=by_user, seed=args.seed)
+        self._resumed: dict[str, Any] = {}
         super().__init__(
             model=module,
             args=args,
             train_dataset=WindowNumbers(len(batches.windows)),
             eval_dataset=None if validate is None else WindowNumbers(0),  # asked for, never read: see `evaluate`
-            data_collator=batches,
+            data_collator=torch.tensor,  # type: ignore[arg-type]  # numbers only, see `get_batch_samples`
             callbacks=[*module.callbacks(), *callbacks],
         )
+        self.add_callback(_TakeUp(self))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        return window_order(self.batches.windows, by_user=self.by_user, seed=self.args.seed)
+        return self.order
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
+        """Pack the micro-batches of a step when it begins: the loader looks ahead, and negatives may change."""
+        packed = [self.batches(numbers.tolist()) for numbers in islice(epoch_iterator, num_batches)]
+        return packed, self._get_num_items_in_batch(packed, device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """What the whole step's loss is divided by: the items of all its micro-batches, in all processes."""
@@ -118,5 +134,72 @@ class CatalogueTrainer(Trainer):
         folder.mkdir(parents=True, exist_ok=True)
         save_weights(self.module.model, folder)
 
+    @property
+    def _checkpoints(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        """Checkpoints are written beside the finished ones."""
+        return str(self._checkpoints / PARTIAL)
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        """Write a checkpoint under a temporary name, seal and rename it; what was there stays until then."""
+        partial = self._checkpoints / PARTIAL
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        unlogged = float(self.accelerator.gather(self._tr_loss.detach()[None]).mean())
+        kept = remembered(self.callback_handler.callbacks)  # in all processes: some pool their sums
+        if self.args.should_save:
+            checkpoint = partial / f"checkpoint-{self.state.global_step}"
+            logged = {"unlogged_loss": unlogged, "last_logged": self._globalstep_last_logged}
+            write_json(checkpoint / STAGE, {"logged": logged, "callbacks": kept})
+            self._name_best()
+            self.state.save_to_json(str(checkpoint / TRAINER_STATE_NAME))
+            publish(checkpoint, self._checkpoints, best_step=self.state.best_global_step)
+        self.accelerator.wait_for_everyone()
+
+    def _name_best(self) -> None:
+        """The best checkpoint by its place now: it has been renamed, and the run may have been moved."""
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(self._checkpoints / f"checkpoint-{self.state.best_global_step}")
+
+    def take_up(self, checkpoint: Path) -> None:
+        """Train on from a whole checkpoint; without it `train` starts anew."""
+        self._resumed = read_json(checkpoint / STAGE)
+        self.train(resume_from_checkpoint=str(checkpoint))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        load_weights(self.module.model, Path(resume_from_checkpoint))
+
+    def _load_callback_state(self) -> None:
+        restore(self.callback_handler.callbacks, self._resumed["callbacks"])
+        self._name_best()
+
+    def _run_epoch(self, **arguments: Any) -> None:  # type: ignore[override]  # which are the Trainer's own
+        """Run an epoch, unless the training had been stopped early before it was interrupted."""
+        if any(isinstance(callback, Patience) and callback.exhausted for callback in self.callback_handler.callbacks):
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(**arguments)  # type: ignore[no-untyped-call]
+
+    def take_up_log(self) -> None:
+        """The losses since the last line of the log belong to its next line."""
+        if self._resumed:
+            self._tr_loss += self._resumed["logged"]["unlogged_loss"]
+            self._globalstep_last_logged = self._resumed["logged"]["last_logged"]
+
     def _load_best_model(self) -> None:
-        load_weights(self.module.model, Path(str(self.state.best_model_checkpoint)))
+        load_weights(self.module.model, self._checkpoints / f"checkpoint-{self.state.best_global_step}")
+
+
+class _TakeUp(TrainerCallback):
+    """Tells the trainer when its own counters may be set."""
+
+    def __init__(self, trainer: CatalogueTrainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._trainer.take_up_log()

@@ -14,9 +14,10 @@ from catalign.cli.data_report import print_description, summary_line
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
-from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, recognise, table_source
+from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, place_of, recognise, table_source
 from catalign.data.options import FewshotOptions, Table, TableOptions, TableSource, WindowOptions
 from catalign.data.prepare import Step, prepare_fewshot, prepare_tables, prepare_windows
+from catalign.data.privacy import read_salt
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
 from catalign.errors import UserError
@@ -28,6 +29,7 @@ app.command("fetch")(fetch_command)
 Columns = "Columns of your tables"
 Rules = "Rules"
 Titles = "Titles"
+Privacy = "Privacy"
 Source = Annotated[Path | None, typer.Argument(help="A folder in a known layout; leave out to pass two tables.")]
 Output = Annotated[Path, typer.Option(help="The folder to make.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")]
@@ -43,8 +45,13 @@ def prepare(
     domain: Annotated[
         str | None, typer.Option(help=f"Which of the few-shot sets in FOLDER: {', '.join(DOMAINS)}.")
     ] = None,
-    interactions: Annotated[Path | None, typer.Option(help="Table of interactions: CSV, JSON lines, Parquet.")] = None,
-    items: Annotated[Path | None, typer.Option(help="Table of items.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Which of several sets in FOLDER, as a category of Amazon; a beginning will do.")
+    ] = None,
+    interactions: Annotated[
+        Path | None, typer.Option(help="Table of interactions: CSV, JSON lines or Parquet, or a pattern 'part-*.csv'.")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="Table of items, or a pattern.")] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation interactions, with --split given.")] = None,
     test: Annotated[Path | None, typer.Option(help="Test interactions, with --split given.")] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user.", rich_help_panel=Columns)] = None,
@@ -59,7 +66,19 @@ def prepare(
     metadata: Annotated[
         list[str] | None, typer.Option(help="Column of the items to keep; repeatable.", rich_help_panel=Columns)
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Of CSV files; default utf-8.", rich_help_panel=Columns)] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text tables; default utf-8.", rich_help_panel=Columns)
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option(help="Of CSV files, such as '::'; default: what the header has.", rich_help_panel=Columns),
+    ] = None,
+    interactions_header: Annotated[
+        str | None, typer.Option(help="Names 'a,b,c' where the file has no header.", rich_help_panel=Columns)
+    ] = None,
+    items_header: Annotated[
+        str | None, typer.Option(help="The same for the table of items.", rich_help_panel=Columns)
+    ] = None,
     split: Annotated[
         Literal["chronological", "leave-one-out", "given"] | None,
         typer.Option(help="Default chronological: all users cut at the same instants, 8:1:1.", rich_help_panel=Rules),
@@ -100,6 +119,12 @@ def prepare(
     tokenizer: Annotated[
         str | None, typer.Option(help="A Hugging Face folder or model name.", rich_help_panel=Titles)
     ] = None,
+    hash_users: Annotated[
+        bool, typer.Option("--hash-users", help="Hash user ids with a salt.", rich_help_panel=Privacy)
+    ] = False,
+    salt_file: Annotated[
+        Path | None, typer.Option(help="Holds the salt; default the variable CATALIGN_SALT.", rich_help_panel=Privacy)
+    ] = None,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
@@ -118,16 +143,26 @@ def prepare(
         user=user, item=item, time=time, rating=rating, split_column=split_column, item_id=item_id, title=title,
         metadata=metadata or None, valid=valid, test=test,
     )  # fmt: skip
+    if salt_file is not None and not hash_users:
+        raise UserError("--salt-file goes with --hash-users")
+    salt = read_salt(salt_file) if hash_users else None
     with _steps() as step:
         if folder is None:
-            _refuse(_given(layout=layout, train_file=train_file, domain=domain), "a folder in a known layout")
-            source = _tables(interactions, items, columns, _given(encoding=encoding))
-            dataset = prepare_tables(source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step)
+            special = _given(layout=layout, train_file=train_file, domain=domain, name=name)
+            _refuse(special, "a folder in a known layout")
+            headers = interactions_header, items_header
+            source = _tables(interactions, items, columns, _given(encoding=encoding, delimiter=delimiter), headers)
+            dataset = prepare_tables(
+                source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step, salt=salt
+            )
         else:
-            own = _given(interactions=interactions, items=items, encoding=encoding, **columns)
+            own = _given(
+                interactions=interactions, items=items, encoding=encoding, delimiter=delimiter,
+                interactions_header=interactions_header, items_header=items_header, **columns,
+            )  # fmt: skip
             _refuse(own, "tables of your own, without FOLDER")
-            special = _given(train_file=train_file, domain=domain)
-            dataset = _prepare_folder(folder, layout, special, general, rules, output, overwrite, step)
+            special = _given(train_file=train_file, domain=domain, name=name)
+            dataset = _prepare_folder(folder, layout, special, general, rules, output, overwrite, step, salt)
     _report(dataset, as_json)
 
 
@@ -190,17 +225,24 @@ def _refuse(options: dict[str, Any], place: str) -> None:
         raise UserError(f"--{next(iter(options)).replace('_', '-')} goes with {place}")
 
 
-def _tables(interactions: Path | None, items: Path | None, columns: dict[str, Any], how: dict[str, Any]) -> TableSource:
+def _tables(
+    interactions: Path | None,
+    items: Path | None,
+    columns: dict[str, Any],
+    how: dict[str, Any],
+    headers: tuple[str | None, str | None],
+) -> TableSource:
     """Gather the two tables, written as `how` says; a column not named is asked for with the names that are there."""
     if interactions is None or items is None:
         raise UserError("nothing to prepare", mend="pass a FOLDER in a known layout, or --interactions and --items")
-    log, titles = Table.of(interactions, **how), Table.of(items, **how)
+    of_log, of_titles = ({**how, "header": names.split(",")} if names else how for names in headers)
+    log, titles = Table.of(interactions, **of_log), Table.of(items, **of_titles)
     for option, table in (("user", log), ("item", log), ("title", titles)):
         if option not in columns:
             present = ", ".join(column_names(table))
             raise UserError(f"--{option} is not given", where=table, mend=f"choose from its columns: {present}")
     given: dict[str, Any] = {"item_id": columns["item"], **columns}
-    given |= {name: Table.of(columns[name], **how) for name in ("valid", "test") if name in columns}
+    given |= {name: Table.of(columns[name], **of_log) for name in ("valid", "test") if name in columns}
     return TableSource(interactions=log, items=titles, **given)
 
 
@@ -213,6 +255,7 @@ def _prepare_folder(
     output: Path,
     overwrite: bool,
     step: Step,
+    salt: bytes | None,
 ) -> Dataset:
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"there is no layout {layout!r}", where="--layout", mend=f"choose from {', '.join(LAYOUTS)}")
@@ -221,15 +264,19 @@ def _prepare_folder(
     if layout != FEWSHOT:
         _refuse(_only(special, "domain"), f"the layout {FEWSHOT}")
     if layout not in WINDOW_LAYOUTS:
-        _refuse(_only(special, "train_file"), f"the layouts {' and '.join(WINDOW_LAYOUTS)}")
+        _refuse(_only(special, "train_file"), "layouts of windows")
     if layout in (*WINDOW_LAYOUTS, FEWSHOT):
         _refuse(rules, "tables of interactions; the windows of this folder are cut already")
     if layout in WINDOW_LAYOUTS:
-        options = WindowOptions(**general)
-        return prepare_windows(folder, layout, options, train_file=special.get("train_file"), **given)
+        given |= {option: special.get(option) for option in ("train_file", "name")}
+        return prepare_windows(folder, layout, WindowOptions(**general), salt=salt, **given)
     if layout == FEWSHOT:
-        return prepare_fewshot(folder, _fewshot_options(folder, special.get("domain"), general), **given)
-    return prepare_tables(table_source(folder, layout), TableOptions(**general, **rules), **given)
+        _refuse(_only(special, "name"), "the other layouts; here it is --domain")
+        _refuse(_given(hash_users=salt), "the other layouts; here users have no ids")
+        options = _fewshot_options(folder, special.get("domain"), general)
+        return prepare_fewshot(place_of(folder, layout), options, **given)
+    source = table_source(folder, layout, name=special.get("name"))
+    return prepare_tables(source, TableOptions(**general, **rules), salt=salt, **given)
 
 
 def _only(options: dict[str, str], name: str) -> dict[str, str]:

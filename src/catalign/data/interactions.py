@@ -15,6 +15,7 @@ from catalign.data.items import ItemTable
 from catalign.data.ledger import Ledger
 from catalign.data.numbering import Numbering
 from catalign.data.options import TableOptions, TableSource
+from catalign.data.privacy import hash_users
 from catalign.data.rules import reason_of
 from catalign.data.splits import given_names
 from catalign.data.tables import CHUNK_ROWS, read_chunks
@@ -46,6 +47,7 @@ def read_interactions(
     *,
     rows: int = CHUNK_ROWS,
     step: Callable[[str], None] = lambda _: None,
+    salt: bytes | None = None,
 ) -> Log:
     """Read the table, or the three tables of given splits, and drop what every row for itself gives cause to.
 
@@ -56,6 +58,7 @@ def read_interactions(
         ledger: counts the rows read and dropped.
         rows: how many are read at a time.
         step: is told how far it has come.
+        salt: hashes the user ids; None: they stay as they are.
 
     Returns:
         In the order of the source, also with `source` (UInt32, the row of `table.known`), `file` and `row`.
@@ -66,7 +69,10 @@ def read_interactions(
         table.frame.select("item_id", item=number), on="item_id", how="left", maintain_order="left"
     )
     parts = []
+    step("reading the interactions")
     for chunk in _chunks(source, ledger, rows):
+        if salt is not None:
+            chunk = chunk.with_columns(hash_users(chunk["user_id"], salt))
         parts.append(_numbered(_sound_rows(chunk, known, source, options, ledger), users))
         step(f"reading the interactions: {ledger.rows_in[_TABLE]:,} rows")
     frame = pl.concat(parts, rechunk=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from catalign.data.sql import RowDigest
+
 
 @dataclass
 class Ledger:
@@ -24,6 +26,8 @@ class Ledger:
         rejects: the first rows of each reason, with `table`, `reason`, `file`, `row` and the row's own columns.
         changed: table -> rule -> values changed.
         changes: the first changed values of each rule, with `table`, `rule`, `before` and `after`.
+        digests: name of a query -> what came of it, as a hash stands for a file.
+        hidden: keys that no reject shows, such as those that name a person.
     """
 
     keep: int = 5
@@ -32,6 +36,8 @@ class Ledger:
     rejects: list[dict[str, Any]] = field(default_factory=list)
     changed: dict[str, dict[str, int]] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    digests: dict[str, RowDigest] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
 
     def enter(self, table: str, rows: int) -> None:
         """Add `rows` to what came into `table`."""
@@ -78,7 +84,8 @@ class Ledger:
         reasons = self.dropped.setdefault(table, {})
         room = max(self.keep - reasons.get(reason, 0), 0)
         reasons[reason] = reasons.get(reason, 0) + count
-        self.rejects += [{"table": table, "reason": reason, **example} for example in examples[:room]]
+        shown = [{key: value for key, value in row.items() if key not in self.hidden} for row in examples[:room]]
+        self.rejects += [{"table": table, "reason": reason, **example} for example in shown]
 
     def change(self, table: str, rule: str, ids: pl.Series, before: pl.Series, after: pl.Series) -> None:
         """Count the values that `rule` changed and keep the first of them.

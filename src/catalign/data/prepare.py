@@ -1,6 +1,6 @@
 """From sources to a dataset folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,8 @@ from catalign.data.interactions import (
 from catalign.data.items import settle_items
 from catalign.data.layouts import FEWSHOT, read_windows
 from catalign.data.ledger import Ledger
-from catalign.data.options import FewshotOptions, TableOptions, TableSource, WindowOptions
+from catalign.data.options import FewshotOptions, Query, Table, TableOptions, TableSource, WindowOptions
+from catalign.data.privacy import FINGERPRINT, fingerprint, hash_users
 from catalign.data.published import index_windows, rebuild_interactions
 from catalign.data.rules import FEWSHOT_RULES, ITEM_RULES, RULES, TITLE_RULES, WINDOW_RULES
 from catalign.data.splits import chronological, leave_one_out, out_of_time_order
@@ -39,6 +40,7 @@ def prepare_tables(
     overwrite: bool = False,
     step: Step = lambda _: None,
     rows: int = CHUNK_ROWS,
+    salt: bytes | None = None,
 ) -> Dataset:
     """Make a dataset folder of a table of interactions and a table of items.
 
@@ -49,6 +51,7 @@ def prepare_tables(
         overwrite: replace a folder that is there.
         step: is told what is being done, for progress.
         rows: how many interactions are read and written at a time; the result does not depend on it.
+        salt: hashes the user ids, see `privacy`; None: they stay as they are.
 
     Raises:
         UserError: a table cannot be read, the options do not go together, or nothing is left to train or test on.
@@ -57,11 +60,11 @@ def prepare_tables(
     _check_options(source, options)
     if overwrite:
         _check_replaceable(output)
-    ledger = Ledger()
+    ledger = _ledger(salt)
     with whole_folder(output, overwrite=overwrite) as folder:
         step("reading the items")
         table = settle_items(_read_items(source, ledger), options, ledger)
-        log = read_interactions(source, table, options, ledger, rows=rows, step=step)
+        log = read_interactions(source, table, options, ledger, rows=rows, step=step, salt=salt)
         step("filtering")
         log = filter_interactions(log, table, options, ledger)
         if log.frame.is_empty():
@@ -80,8 +83,8 @@ def prepare_tables(
             _slices(log, options, rows, step),
             users=len(log.users),
             layout="tables",
-            paths=[path for table in tables if table is not None for path in table.files],
-            options=options.model_dump(mode="json") | {"columns": _column_options(source)},
+            sources=[part for table in tables if table is not None for part in _parts(table)],
+            options=options.model_dump(mode="json") | {"columns": _column_options(source)} | _privacy_options(salt),
             settings=options,
             rules=RULES,
             split_rule=rule,
@@ -89,6 +92,10 @@ def prepare_tables(
         )
         write_dataset(folder, made, ledger)
     return load_dataset(output)
+
+
+def _parts(table: Table | Query) -> Sequence[Path | Query]:
+    return [table] if isinstance(table, Query) else table.files
 
 
 def _slices(log: Log, options: TableOptions, rows: int, step: Step) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -117,6 +124,7 @@ def prepare_windows(
     name: str | None = None,
     overwrite: bool = False,
     step: Step = lambda _: None,
+    salt: bytes | None = None,
 ) -> Dataset:
     """Make a dataset folder of a published window layout; its windows stay as they are, in their order.
 
@@ -131,22 +139,24 @@ def prepare_windows(
         name: of one of several sets in the folder.
         overwrite: replace a folder that is there.
         step: is told what is being done, for progress.
+        salt: hashes the user ids, see `privacy`; None: they stay as they are.
 
     Raises:
         UserError: a file cannot be read, or a split is empty.
     """
     if overwrite:
         _check_replaceable(output)
-    ledger = Ledger()
+    ledger = _ledger(salt)
     with whole_folder(output, overwrite=overwrite) as partial:
         step("reading the windows")
         published = read_windows(folder, layout, ledger, train_file=train_file, name=name)
+        read = published.windows
+        if salt is not None:
+            read = read.with_columns(hash_users(read["user_id"], salt))
         step("settling the items")
         table = settle_items(published.items, options, ledger)
         step("indexing the windows")
-        windows = index_windows(
-            published.windows, table, ledger, history=options.history, min_history=options.min_history
-        )
+        windows = index_windows(read, table, ledger, history=options.history, min_history=options.min_history)
         step("rebuilding the interactions")
         log = rebuild_interactions(windows)
         step("writing")
@@ -156,8 +166,8 @@ def prepare_windows(
             [(log, windows)],
             users=log["user_id"].n_unique(),
             layout=layout,
-            paths=published.paths,
-            options=options.model_dump(mode="json") | {"train_file": train_file, "name": name},
+            sources=published.paths,
+            options=options.model_dump(mode="json") | {"train_file": train_file, "name": name} | _privacy_options(salt),
             settings=options,
             rules=(*TITLE_RULES, *ITEM_RULES, *WINDOW_RULES),
             split_rule=published.split_rule,
@@ -202,7 +212,7 @@ def prepare_fewshot(
             [(log, windows)],
             users=log["user_id"].n_unique(),
             layout=FEWSHOT,
-            paths=read.paths,
+            sources=read.paths,
             options=options.model_dump(mode="json") | {"history": longest},
             settings=read.settings,
             rules=(*TITLE_RULES, *ITEM_RULES, *FEWSHOT_RULES),
@@ -212,6 +222,15 @@ def prepare_fewshot(
         )
         write_dataset(partial, made, ledger)
     return load_dataset(output)
+
+
+def _ledger(salt: bytes | None) -> Ledger:
+    """A ledger whose rejects name no person, if user ids are hashed: unreadable lines may hold an id."""
+    return Ledger() if salt is None else Ledger(hidden=("user_id", "text"))
+
+
+def _privacy_options(salt: bytes | None) -> dict[str, object]:
+    return {} if salt is None else {FINGERPRINT: fingerprint(salt)}
 
 
 def _check_replaceable(output: Path) -> None:

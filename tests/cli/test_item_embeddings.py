@@ -217,3 +217,19 @@ def test_mistakes(world: Path, solved: Path, tmp_path: Path) -> None:
                    "--item-embeddings", world / "e.parquet")  # fmt: skip
     assert "item_embeddings: the run" in said and "leave it out" in said
     assert catalign("train", "--help").out.count("--item-embeddings") == 1
+
+
+def test_a_new_item_needs_no_embedding(world: Path, solved: Path, tmp_path: Path) -> None:
+    """It is recommended, and stands in histories by its title; the others keep their embeddings in another order."""
+    items = pl.read_csv(world / "items.csv")
+    new = pl.DataFrame({"item": ["new"], "title": ["qwertz"]})
+    pl.concat([new, items.reverse()]).write_csv(tmp_path / "items.csv")
+    columns = ("--item-id", "item", "--title", "title")
+    works("model", "recatalogue", solved, "--items", tmp_path / "items.csv", *columns, "--output", tmp_path / "run")
+    before, after = Recommender.load(solved), Recommender.load(tmp_path / "run")
+    old, grown = (recommender.run.prompter.prompt for recommender in (before, after))
+    for item_id in ("i003", "i100"):
+        index, moved = (recommender.catalogue.index_of(item_id) for recommender in (before, after))
+        assert grown([moved]).tolist() == old([index]).tolist() and moved != index
+    everything = after.recommend(["i100", "new"], k=KINDS + PEOPLE + 1, exclude_history=False)
+    assert "new" in {item.item_id for item in everything} and len(everything) == KINDS + PEOPLE + 1

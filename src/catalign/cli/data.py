@@ -15,7 +15,7 @@ from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
 from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, place_of, recognise, table_source
-from catalign.data.options import FewshotOptions, Table, TableOptions, TableSource, WindowOptions
+from catalign.data.options import FewshotOptions, Query, Table, TableOptions, TableSource, WindowOptions
 from catalign.data.prepare import Step, prepare_fewshot, prepare_tables, prepare_windows
 from catalign.data.privacy import read_salt
 from catalign.data.store import write_store
@@ -30,6 +30,7 @@ Columns = "Columns of your tables"
 Rules = "Rules"
 Titles = "Titles"
 Privacy = "Privacy"
+Database = "Tables of a database"
 Source = Annotated[Path | None, typer.Argument(help="A folder in a known layout; leave out to pass two tables.")]
 Output = Annotated[Path, typer.Option(help="The folder to make.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")]
@@ -52,6 +53,16 @@ def prepare(
         Path | None, typer.Option(help="Table of interactions: CSV, JSON lines or Parquet, or a pattern 'part-*.csv'.")
     ] = None,
     items: Annotated[Path | None, typer.Option(help="Table of items, or a pattern.")] = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(help="postgresql://user@host:port/name or sqlite:///file.db.", rich_help_panel=Database),
+    ] = None,
+    interactions_query: Annotated[
+        str | None, typer.Option(help="SELECT or table name of the interactions.", rich_help_panel=Database)
+    ] = None,
+    items_query: Annotated[
+        str | None, typer.Option(help="SELECT or table name of the items.", rich_help_panel=Database)
+    ] = None,
     valid: Annotated[Path | None, typer.Option(help="Validation interactions, with --split given.")] = None,
     test: Annotated[Path | None, typer.Option(help="Test interactions, with --split given.")] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user.", rich_help_panel=Columns)] = None,
@@ -132,6 +143,9 @@ def prepare(
 
     catalign data prepare --interactions log.csv --items items.csv --user user --item item --time time --title title
     --output ds
+
+    catalign data prepare --connection postgresql://shop@db/shop --interactions-query orders --items-query
+    "SELECT id AS item, name FROM products" --user user --item item --time time --title name --output ds
     """
     general: dict[str, Any] = _given(history=history) | {
         "min_history": min_history, "clean": clean,
@@ -151,14 +165,19 @@ def prepare(
             special = _given(layout=layout, train_file=train_file, domain=domain, name=name)
             _refuse(special, "a folder in a known layout")
             headers = interactions_header, items_header
-            source = _tables(interactions, items, columns, _given(encoding=encoding, delimiter=delimiter), headers)
+            if connection is not None and interactions_query is None and items_query is None:
+                raise UserError("--connection goes with --interactions-query and --items-query")
+            log = _place("interactions", interactions, interactions_query, connection)
+            titles = _place("items", items, items_query, connection)
+            source = _tables(log, titles, columns, _given(encoding=encoding, delimiter=delimiter), headers)
             dataset = prepare_tables(
                 source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step, salt=salt
             )
         else:
             own = _given(
                 interactions=interactions, items=items, encoding=encoding, delimiter=delimiter,
-                interactions_header=interactions_header, items_header=items_header, **columns,
+                interactions_header=interactions_header, items_header=items_header, connection=connection,
+                interactions_query=interactions_query, items_query=items_query, **columns,
             )  # fmt: skip
             _refuse(own, "tables of your own, without FOLDER")
             special = _given(train_file=train_file, domain=domain, name=name)
@@ -225,9 +244,20 @@ def _refuse(options: dict[str, Any], place: str) -> None:
         raise UserError(f"--{next(iter(options)).replace('_', '-')} goes with {place}")
 
 
+def _place(name: str, path: Path | None, query: str | None, connection: str | None) -> Path | Query | None:
+    """Where a table is: in files or in a database."""
+    if query is None:
+        return path
+    if path is not None:
+        raise UserError(f"--{name} and --{name}-query are two places of one table", mend="pass one of them")
+    if connection is None:
+        raise UserError(f"--{name}-query goes with --connection")
+    return Query(connection=connection, query=query, name=f"{name} query")
+
+
 def _tables(
-    interactions: Path | None,
-    items: Path | None,
+    interactions: Path | Query | None,
+    items: Path | Query | None,
     columns: dict[str, Any],
     how: dict[str, Any],
     headers: tuple[str | None, str | None],
@@ -236,7 +266,8 @@ def _tables(
     if interactions is None or items is None:
         raise UserError("nothing to prepare", mend="pass a FOLDER in a known layout, or --interactions and --items")
     of_log, of_titles = ({**how, "header": names.split(",")} if names else how for names in headers)
-    log, titles = Table.of(interactions, **of_log), Table.of(items, **of_titles)
+    log = interactions if isinstance(interactions, Query) else Table.of(interactions, **of_log)
+    titles = items if isinstance(items, Query) else Table.of(items, **of_titles)
     for option, table in (("user", log), ("item", log), ("title", titles)):
         if option not in columns:
             present = ", ".join(column_names(table))

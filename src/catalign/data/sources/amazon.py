@@ -14,6 +14,7 @@ several categories, or several files of reviews of one, one is chosen by name. T
 
 import re
 from pathlib import Path
+from typing import Any
 
 from catalign.data.options import Table, TableSource
 from catalign.data.sources.folders import choose, column, column_like, files_in
@@ -103,14 +104,14 @@ def _header_of(path: Path) -> list[str] | None:
     return _RATINGS_2014 if path.name.lower().startswith("ratings_") else _RATINGS_2018
 
 
-def _source(reviews: Table, metadata: Table, valid: Table | None = None, test: Table | None = None) -> TableSource:
+def _source(reviews: Table, metadata: Table, **splits: Any) -> TableSource:
     path = reviews.files[0]
     header = _header_of(path) if ".csv" in path.name.lower() else None
     if header is not None:
         reviews = Table.of(path, header=header)
     items = column_names(metadata)
     return TableSource(
-        interactions=reviews, valid=valid, test=test,
+        interactions=reviews, **splits,
         user=column(reviews, "user_id", "reviewerID", "user"), item=column(reviews, "parent_asin", "asin", "item"),
         time=column(reviews, "timestamp", "unixReviewTime", "time"), rating=column(reviews, "rating", "overall"),
         items=metadata, item_id=column(metadata, "parent_asin", "asin"), title=column(metadata, "title"),
@@ -125,4 +126,5 @@ def _given_splits(parts: dict[str, Path], metadata: dict[str, Path], name: str |
               if f"{category}.{split}" in parts}  # fmt: skip
     if len(tables) < 3:
         raise UserError(f"does not hold the three splits of {category}", where=folder, mend="download all of them")
-    return _source(tables["train"], Table.of(metadata[category]), tables["valid"], tables["test"])
+    train = tables.pop("train")
+    return _source(train, Table.of(metadata[category]), **tables, defaults={"split": "given"})

@@ -28,9 +28,9 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 
 def find(folder: Path, *names: str) -> Path | None:
-    """The first of `names` (small letters, without `.gz`) that the folder holds."""
+    """The first of `names` (without `.gz`, in any case) that the folder holds."""
     files = files_in(folder)
-    return next((files[name] for name in names if name in files), None)
+    return next((files[name.lower()] for name in names if name.lower() in files), None)
 
 
 def need(folder: Path, *names: str) -> Path:

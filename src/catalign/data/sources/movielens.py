@@ -44,7 +44,8 @@ def source(folder: Path) -> TableSource:
         movies = need(folder, "movies.dat")
         table = Table.of(movies, delimiter="::", header=["movie", "title", "genres"], encoding=text_encoding(movies))
         return _source(Table.of(need(folder, "ratings.dat"), delimiter="::", header=_RATING), table, ["genres"])
-    ratings, items = Table.of(need(folder, *_RATINGS)), Table.of(need(folder, *_MOVIES))
+    movies = need(folder, *_MOVIES)
+    ratings, items = Table.of(need(folder, *_RATINGS)), Table.of(movies, encoding=text_encoding(movies))
     genres = column_like(column_names(items), "genres")
     return TableSource(
         interactions=ratings, user=column(ratings, "userId", "user_id", "user"),

@@ -20,7 +20,7 @@ from catalign.data.sources.window_files import (
 from catalign.errors import UserError
 from catalign.files import read_json
 
-_TITLES = "id2name4rec.json"
+_TITLES = "id2name4Rec.json"
 
 
 def recognises(folder: Path) -> bool:
@@ -40,8 +40,8 @@ def read(folder: Path, ledger: Ledger, *, train_file: str | None = None, name: s
     Raises:
         UserError: a file or column is missing or unreadable.
     """
-    titles = need(folder, _TITLES)
     paths = split_tables(folder, train_file=train_file, name=name)
+    titles = need(folder, _TITLES)
     items = _read_names(titles, ledger)
     ids = list_of_ids(pl.col("ids"))
     windows = ids.list.head(ids.list.len().cast(pl.Int64) - 1), ids.list.last()

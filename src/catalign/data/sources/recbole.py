@@ -54,6 +54,7 @@ def source(folder: Path, name: str | None = None) -> TableSource:
     splits: dict[str, Any] = {}
     if stem != short:
         splits = {part: _table(files[f"{short}.{part}.inter"]) for part in ("valid", "test")}
+        splits["defaults"] = {"split": "given"}
     return _source(log, items, splits)
 
 

@@ -17,6 +17,7 @@ from catalign.decoding.recommend import Decoder
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
 from catalign.evaluation.candidates_protocol import evaluate_candidates
+from catalign.evaluation.cautions import Caution, of_choice, of_windows
 from catalign.evaluation.evaluate import evaluate_search, floor_rows
 from catalign.evaluation.pairs_protocol import evaluate_pairs
 from catalign.evaluation.predictions import draw_windows
@@ -205,6 +206,12 @@ class RunEvaluation:
             split=draw.split, windows=draw.windows, seed=draw.seed, batch_size=draw.batch_size, produced_by=made,
         )  # fmt: skip
         return self._written("metrics-pairs", metrics)
+
+    def cautions(self, protocol: Protocol, draw: Draw) -> list[Caution]:
+        """What a reader of the table has to be told."""
+        asked = draw_windows(self.dataset.windows(draw.split), draw.windows, draw.seed)
+        chosen_on = {"this run": self.run.training["chosen_on"]} if self.run.training else {}
+        return [*of_windows(self.dataset, draw.split, protocol, asked), *of_choice(chosen_on, draw.split)]
 
     def _chooser(self, template: ChoiceTemplate) -> ChoicePrompter:
         return ChoicePrompter(

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from catalign.errors import UserError
 from catalign.evaluation import metrics
-from catalign.evaluation.metrics import KS, NO_ITEM, hit_rate, mrr, ndcg, ranks_of_targets, summarise
+from catalign.evaluation.metrics import (
+    KS,
+    NO_ITEM,
+    hit_rate,
+    metric_of_ranks,
+    mrr,
+    ndcg,
+    ranks_of_targets,
+    summarise,
+)
 from conftest import SHARED
 
+ORACLE = {"hr": ir_measures.Success, "ndcg": ir_measures.nDCG, "mrr": ir_measures.RR}
 REFERENCE = SHARED / "vectors" / "reference.json"
 
 
@@ -21,7 +32,7 @@ def ranks(*values: int) -> np.ndarray:
 
 def test_docstrings_compute_what_they_say() -> None:
     result = doctest.testmod(metrics)
-    assert result.attempted >= 4
+    assert result.attempted >= 6
     assert result.failed == 0
 
 
@@ -63,16 +74,35 @@ def test_agrees_with_ir_measures(ranking: tuple[np.ndarray, np.ndarray]) -> None
         for row in range(windows)
         for place, item in enumerate(ranked_WK[row])
     ]
-    oracle = {
-        f"{ours}@{k}": theirs @ k
-        for ours, theirs in {"hr": ir_measures.Success, "ndcg": ir_measures.nDCG, "mrr": ir_measures.RR}.items()
-        for k in KS
-        if k <= depth
-    }
+    oracle = {f"{ours}@{k}": theirs @ k for ours, theirs in ORACLE.items() for k in KS if k <= depth}
     expected = ir_measures.calc_aggregate(oracle.values(), qrels, run)
     ours = summarise(ranks_of_targets(ranked_WK, target_W), np.ones(windows, dtype=bool), depth=depth)
     for name, measure in oracle.items():
         assert ours[name] == pytest.approx(expected[measure], abs=1e-10), name
+
+
+@given(rankings())
+def test_names_that_are_one_number_agree_with_ir_measures(ranking: tuple[np.ndarray, np.ndarray]) -> None:
+    """Recall, mean average precision and precision are computed by the oracle on their own."""
+    ranked_WK, target_W = ranking
+    windows, depth = ranked_WK.shape
+    qrels = [ir_measures.Qrel(str(row), str(target), 1) for row, target in enumerate(target_W)]
+    run = [
+        ir_measures.ScoredDoc(str(row), str(item), float(depth - place))
+        for row in range(windows)
+        for place, item in enumerate(ranked_WK[row])
+    ]
+    rank_W = ranks_of_targets(ranked_WK, target_W)
+    found = ir_measures.calc_aggregate([ir_measures.R @ 5, ir_measures.AP @ 5, ir_measures.P @ 5], qrels, run)
+    assert metric_of_ranks("recall@5", rank_W).mean() == pytest.approx(found[ir_measures.R @ 5])
+    assert metric_of_ranks("map@5", rank_W).mean() == pytest.approx(found[ir_measures.AP @ 5])
+    assert metric_of_ranks("hr@5", rank_W).mean() / 5 == pytest.approx(found[ir_measures.P @ 5])
+
+
+@pytest.mark.parametrize("name", ["ndcg", "ndcg@", "ndcg@0", "ndcg@ten", "f1@5", ""])
+def test_metrics_that_are_none_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"no such metric: ?{name}; choose from hr, ndcg, mrr, recall, map"):
+        metric_of_ranks(name, ranks(1))
 
 
 @given(rankings())

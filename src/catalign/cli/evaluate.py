@@ -77,7 +77,7 @@ def evaluate(
     from catalign.evaluate_run import Draw, RunEvaluation, protocol_options
     from catalign.evaluation.protocol_table import table_of
     from catalign.evaluation.table import as_json
-    from catalign.progress import results
+    from catalign.progress import console, results
 
     given: dict[str, Any] = {
         "decoder": decoder, "score": score, "beams": beams, "length_penalty": length_penalty,
@@ -91,8 +91,11 @@ def evaluate(
         "candidates": evaluation.candidates,
         "pairs": evaluation.pairs,
     }
-    rows = of_protocol[protocol](Draw(split, windows, seed, batch_size, output), **options)
+    draw = Draw(split, windows, seed, batch_size, output)
+    rows = of_protocol[protocol](draw, **options)
     if json:
         typer.echo(as_json(rows))
     else:
         results.print(table_of(protocol, rows))
+    for caution in evaluation.cautions(protocol, draw):
+        console.print(f"Caution: {caution.text}.", markup=False)

@@ -119,7 +119,8 @@ def of_seeds(seeds: Mapping[str, Sequence[int]], unpooled: Sequence[str]) -> lis
         told = ", ".join(f"{label} lacks {', '.join(map(str, lacking[label]))}" for label in fewer)
         found.append(Caution("seeds", f"not every row has all the seeds: {told}"))
     if unpooled:
-        text = f"{_listed(unpooled)} have one recipe and one seed, so they are not further seeds of one row"
+        verb = "has" if len(unpooled) == 1 else "have"
+        text = f"{_listed(unpooled)} {verb} the recipe and the seed of another row: no further seed of it"
         found.append(Caution("seeds", text))
     return found
 
@@ -138,7 +139,7 @@ def of_differences(metric: str, reference: str, tests: Mapping[str, PairedTest],
         if test.low <= 0 <= test.high:
             text = f"{label} and {reference} cannot be told apart by {metric} on {windows:,} windows: the difference"
             interval = f"{test.mean:+.4f} has the interval {test.low:+.4f} to {test.high:+.4f}"
-            power = f"so many windows show {test.detectable:.4f} or more (with a power of 80 %)"
+            power = f"so many windows would show one of {test.detectable:.4f} (with a power of 80 %)"
             found.append(Caution("windows", f"{text} {interval}; {power}"))
     return found
 

@@ -5,7 +5,7 @@
 Shapes: W windows, S seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catalign.data.dataset import load_dataset
+from catalign.data.dataset import Dataset, load_dataset
 from catalign.errors import UserError
 from catalign.evaluation import cautions
 from catalign.evaluation.answers import DEFAULT_METRIC, Task, check_metrics, floor_answers, task_of
@@ -137,7 +137,7 @@ def compare(
     baseline: str | None = None,
     floor: bool = False,
     evaluation: str | None = None,
-    embed: Embedder | None = None,
+    embedder: Callable[[Dataset], Embedder] | None = None,
 ) -> Comparison:
     """Compare runs that answered the same windows.
 
@@ -152,7 +152,7 @@ def compare(
         baseline: label or folder of the row that the others are compared with; None takes the best by the first metric.
         floor: whether popularity and item-kNN are rows too.
         evaluation: which of several evaluations inside a run folder.
-        embed: embeddings of the items' titles, for the diversity of the lists.
+        embedder: makes the embeddings of a dataset's titles, for the diversity of the lists.
 
     Raises:
         UserError: predictions that cannot be read, are not finished, or are of other windows; no such metric, slices or
@@ -171,6 +171,7 @@ def compare(
     by_seed = {(method.label, name): method.values_SW(name, task) for method in methods for name in names}
     values_W = {key: value_SW.mean(axis=0) for key, value_SW in by_seed.items()}
     reference = _reference(methods, baseline, {method.label: values_W[method.label, names[0]] for method in methods})
+    embed = None if embedder is None else embedder(data)
     (cells,) = cells_of_table([Values(values_W, task.user_W)], reference)
     first = {key: value_W for key, value_W in values_W.items() if key[1] == names[0]}
     return Comparison(

@@ -65,14 +65,21 @@ class Evaluation:
         return recipe if isinstance(recipe, dict) else {}
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What the training was asked to do: the recipe, or the settings of a baseline; empty where it is not known."""
+        return self.recipe or dict(self.provenance.get("settings", {}))
+
+    @property
     def seed(self) -> int | None:
         """The seed of the training; None where it is not known."""
-        seed = self.provenance.get("seed", self.recipe.get("seed"))
+        seed = self.options.get("seed")
         return None if seed is None else int(seed)
 
     @property
     def chosen_on(self) -> str:
         """Which split chose the epoch (`valid`, `test`), `last epoch`, or `unknown`."""
+        if "valid" in self.provenance:  # a baseline, whose trials are compared on validation windows
+            return "valid"
         return str(self.provenance.get("training", {}).get("chosen_on", UNKNOWN))
 
     @property
@@ -84,14 +91,14 @@ class Evaluation:
     def without_seed(self) -> str | None:
         """What runs that differ in nothing but the seed have in common; None where the seed is not known.
 
-        Recipes are compared without the seed, and without the number behind the word "seed" in paths: a model or a run
+        Options are compared without the seed, and without the number behind the word "seed" in paths: a model or a run
         to start from may have been made with each seed anew (`runs/msl-seed0`).
         """
-        if self.seed is None or not self.recipe:
+        if self.seed is None:
             return None
-        recipe = {name: _path_without_seed(value) for name, value in self.recipe.items() if name != "seed"}
+        options = {name: _path_without_seed(value) for name, value in self.options.items() if name != "seed"}
         made = {name: value for name, value in self.settings.items() if name not in ("checkpoint", "dataset", "seed")}
-        return json.dumps([recipe, made], sort_keys=True, default=str)
+        return json.dumps([options, made], sort_keys=True, default=str)
 
 
 def read_evaluation(path: Path, evaluation: str | None = None) -> Evaluation:

@@ -89,9 +89,7 @@ def _by_popularity(target_W: Ints, training_counts_I: Ints) -> Slices:
     slices = {"cold": decile_I[target_W] == 0}
     for decile in np.unique(decile_I[decile_I > 0]).tolist():
         counts = training_counts_I[decile_I == decile]
-        slices[f"decile {decile}: {_range(int(counts.min()), int(counts.max()))} in training"] = (
-            decile_I[target_W] == decile
-        )
+        slices[f"decile {decile}: {_range(int(counts.min()), int(counts.max()))} times"] = decile_I[target_W] == decile
     return slices
 
 
@@ -109,7 +107,7 @@ def _by_value(value: pl.Series) -> Slices:
         return _by_quarter(value)
     rows = pl.DataFrame({"window": np.arange(len(value)), "value": value})
     if isinstance(value.dtype, pl.List):
-        rows = rows.explode("value")
+        rows = rows.explode("value", empty_as_null=True)
     if isinstance(rows["value"].dtype, pl.List | pl.Struct | pl.Array):
         raise UserError("holds neither texts nor numbers", where=f"the column {value.name}", mend="choose another")
     rows = rows.with_columns(pl.col("value").cast(pl.String).fill_null("unknown"))

@@ -11,6 +11,7 @@ import typer
 
 import catalign
 from catalign.cli import data, model
+from catalign.cli.compare import compare
 from catalign.cli.doctor import doctor
 from catalign.cli.evaluate import evaluate
 from catalign.cli.explain import explain
@@ -33,6 +34,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(recommend)
 app.command()(rank)
 app.command()(explain)

@@ -27,6 +27,14 @@ class SourceFile(pydantic.BaseModel):
     sha256: str
 
 
+class SourceQuery(SourceFile):
+    """A query that the dataset was made from; `bytes` and `sha256` are those of its rows as CSV, in their order."""
+
+    connection: str = pydantic.Field(description="the address of the database, without a password")
+    query: str
+    rows: int
+
+
 class SplitCounts(pydantic.BaseModel):
     """How much a split holds."""
 
@@ -53,7 +61,7 @@ class Card(pydantic.BaseModel):
     format: Literal[1] = 1
     catalign: str
     layout: str
-    sources: list[SourceFile]
+    sources: list[SourceQuery | SourceFile]
     options: dict[str, Any]
     split_rule: str
     users: int

@@ -1,7 +1,7 @@
 """Writing a dataset folder, slice by slice."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from catalign.data.dataset import CARD, Card, SourceFile, SplitCounts
+from catalign.data.dataset import CARD, Card, SourceFile, SourceQuery, SplitCounts
 from catalign.data.items import ItemTable, finish_titles
 from catalign.data.ledger import Ledger
-from catalign.data.options import TitleOptions
+from catalign.data.options import Query, TitleOptions
 from catalign.data.rules import Rule, accounts
 from catalign.data.splits import SPLITS
 from catalign.data.writing import ParquetSlices, write_parquet
@@ -32,7 +32,7 @@ class Made:
             `target`, `timestamp`, `split`, perhaps more) in their order, some at a time.
         users: how many users there are.
         layout: of the source.
-        paths: the files read; messages name the second.
+        sources: the files and queries read; messages name the second.
         options: what the card tells.
         settings: what the items were settled with.
         rules: those that could have applied.
@@ -46,7 +46,7 @@ class Made:
     slices: Iterable[tuple[pl.DataFrame, pl.DataFrame]]
     users: int
     layout: str
-    paths: list[Path]
+    sources: Sequence[Path | Query]
     options: dict[str, object]
     settings: TitleOptions
     rules: tuple[Rule, ...]
@@ -74,7 +74,7 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
     card = Card(
         catalign=version("catalign"),
         layout=made.layout,
-        sources=[SourceFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path)) for path in made.paths],
+        sources=[_source(source, ledger) for source in made.sources],
         options=made.options,
         split_rule=made.split_rule,
         users=made.users,
@@ -90,6 +90,13 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
         files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
     )
     write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def _source(source: Path | Query, ledger: Ledger) -> SourceFile:
+    if isinstance(source, Path):
+        return SourceFile(name=source.name, bytes=source.stat().st_size, sha256=sha256_of(source))
+    digest = ledger.digests[source.name]
+    return SourceQuery(**source.model_dump(mode="json"), rows=digest.rows, bytes=digest.bytes, sha256=digest.sha256)
 
 
 class _Tables:
@@ -145,6 +152,6 @@ def _check_splits(windows: dict[str, int], made: Made, ledger: Ledger) -> None:
         dropped = ledger.reasons("windows" if "windows" in ledger.rows_in else "interactions")
         raise UserError(
             f"no window is left in {' and '.join(empty)} (windows: {counts}; dropped: {dropped})",
-            where=made.paths[1],
+            where=made.sources[1],
             mend="loosen the filters, or choose another --split",
         )

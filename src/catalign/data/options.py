@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
+from catalign.data.connection import read_connection
 from catalign.data.rules import check_switches
 from catalign.data.titles import TitleFormat
 from catalign.errors import UserError
@@ -158,6 +159,34 @@ def _expanded(path: Path) -> list[Path]:
     return found
 
 
+class Query(pydantic.BaseModel):
+    """A table that a database gives; `tables.read_chunks` reads it too.
+
+    Attributes:
+        connection: the address of the database, see `connection.read_connection`; it is written without its password.
+        query: SQL that returns rows, or the name of a table.
+        name: stands where a table has the name of a file.
+    """
+
+    connection: str = pydantic.Field(repr=False)
+    query: str
+    name: str
+
+    @pydantic.field_validator("connection")
+    @classmethod
+    def _check_connection(cls, value: str) -> str:
+        read_connection(value)
+        return value
+
+    @pydantic.field_serializer("connection")
+    def _without_password(self, value: str) -> str:
+        return read_connection(value).shown
+
+    def __str__(self) -> str:
+        """The place for a message."""
+        return f"{read_connection(self.connection).shown}, {self.name}"
+
+
 class TableSource(pydantic.BaseModel):
     """Two tables and the names of their columns.
 
@@ -171,8 +200,8 @@ class TableSource(pydantic.BaseModel):
         warnings: what a reader of results should know about them.
     """
 
-    interactions: Table
-    items: Table
+    interactions: Table | Query
+    items: Table | Query
     valid: Table | None = None
     test: Table | None = None
     user: str

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from catalign.data.csv_tables import csv_frames, csv_header
 from catalign.data.json_tables import json_frames, json_keys
 from catalign.data.ledger import Ledger
-from catalign.data.options import Table
+from catalign.data.options import Query, Table
+from catalign.data.sql import RowDigest, open_query
 from catalign.data.streams import kind_of, reading
 from catalign.errors import UserError
 
@@ -22,49 +23,53 @@ _ROW = "__row"  # no column of a user is called so
 CHUNK_ROWS = 1_000_000
 
 
-def read_table(table: Table, columns: Mapping[str, str], *, table_name: str, ledger: Ledger) -> pl.DataFrame:
+def read_table(table: Table | Query, columns: Mapping[str, str], *, table_name: str, ledger: Ledger) -> pl.DataFrame:
     """Read some columns of a table as one frame; see `read_chunks`."""
     chunks = read_chunks(table, columns, table_name=table_name, ledger=ledger)
     return pl.concat(list(chunks), how="vertical_relaxed")
 
 
 def read_chunks(
-    table: Table, columns: Mapping[str, str], *, table_name: str, ledger: Ledger, rows: int = CHUNK_ROWS
+    table: Table | Query, columns: Mapping[str, str], *, table_name: str, ledger: Ledger, rows: int = CHUNK_ROWS
 ) -> Iterator[pl.DataFrame]:
-    """Read some columns of a table, never holding a whole file.
+    """Read some columns of a table, never holding all of it.
 
     Args:
         table: the files, `.csv`, `.tsv`, `.jsonl`, `.ndjson`, `.json` (one object per line), `.parquet`; any other name
-            is taken for CSV. The text kinds may be gzipped.
+            is taken for CSV. The text kinds may be gzipped. Or a query.
         columns: name in the result -> name in the file.
         table_name: the name that `ledger` counts the rows under.
-        ledger: counts the rows that came in and those that cannot be read.
+        ledger: counts the rows that came in and those that cannot be read, and takes the digest of a query.
         rows: in a frame at most.
 
     Yields:
-        The columns as text (those of Parquet files keep their type; null where a JSON key is absent), `file`
-        (Categorical) and `row` (UInt32, see `Ledger`), in the order of the files. One frame at least, perhaps empty.
+        The columns as text (those of Parquet files and databases may have a type; null where a JSON key is absent),
+        `file` (Categorical) and `row` (UInt32, see `Ledger`), in the order of the files. One frame at least, perhaps
+        empty.
 
     Raises:
-        UserError: no such file, a column is not there, or the file is not what its name says.
+        UserError: no such file, a column is not there, the file is not what its name says, or the query fails.
     """
     wanted = list(dict.fromkeys(columns.values()))
-    for path in table.files:
-        for frame in _gathered(_frames(path, wanted, table, table_name, ledger), rows):
+    for file, frames in _parts(table, wanted, table_name, ledger):
+        for frame in _gathered(frames, rows):
             ledger.enter(table_name, frame.height)
             yield frame.select(
                 *(pl.col(name).alias(key) for key, name in columns.items()),
-                file=pl.lit(path.name, dtype=pl.Categorical),
+                file=pl.lit(file, dtype=pl.Categorical),
                 row=pl.col(_ROW).cast(pl.UInt32),
             )
 
 
-def column_names(table: Table) -> list[str]:
-    """Return the names of the columns of a table's first file; of JSON lines the keys of the first hundred.
+def column_names(table: Table | Query) -> list[str]:
+    """Return the names of the columns of a query or a table's first file; of JSON lines the keys of the first hundred.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: it cannot be read.
     """
+    if isinstance(table, Query):
+        with open_query(table.connection, table.query, str(table)) as query:
+            return query.columns
     return _names(table.files[0], table)
 
 
@@ -90,6 +95,26 @@ def _names(path: Path, table: Table) -> list[str]:
             with _open_parquet(path) as file:
                 return list(file.schema_arrow.names)
         return json_keys(path, table) if kind in _JSON else csv_header(path, table)[0]
+
+
+def _parts(
+    table: Table | Query, columns: list[str], name: str, ledger: Ledger
+) -> Iterator[tuple[str, Iterator[pl.DataFrame]]]:
+    """Yield what a table comes from, by the name that `file` has, and its frames."""
+    if isinstance(table, Query):
+        yield table.name, _query_frames(table, columns, ledger)
+        return
+    for path in table.files:
+        yield path.name, _frames(path, columns, table, name, ledger)
+
+
+def _query_frames(table: Query, columns: list[str], ledger: Ledger) -> Iterator[pl.DataFrame]:
+    digest = ledger.digests[table.name] = RowDigest()
+    with open_query(table.connection, table.query, str(table)) as query:
+        require_columns(table, columns, query.columns)
+        for frame in query.frames(columns):
+            yield frame.with_row_index(_ROW, offset=digest.rows + 1)
+            digest.add(frame)
 
 
 def _frames(path: Path, columns: list[str], table: Table, name: str, ledger: Ledger) -> Iterator[pl.DataFrame]:

@@ -71,14 +71,13 @@ def read_interactions(
     parts = []
     step("reading the interactions")
     for chunk in _chunks(source, ledger, rows):
-        if salt is not None:
-            chunk = chunk.with_columns(hash_users(chunk["user_id"], salt))
         parts.append(_numbered(_sound_rows(chunk, known, source, options, ledger), users))
         step(f"reading the interactions: {ledger.rows_in[_TABLE]:,} rows")
     frame = pl.concat(parts, rechunk=True)
     parts.clear()  # they would double what is held
     frame = frame.with_columns(in_milliseconds(frame.select("time", "unit_known")).alias("timestamp"))
-    log = Log(frame, users.texts())
+    ids = users.texts()
+    log = Log(frame, ids if salt is None else hash_users(ids, salt))  # each user once
     if _NOT_A_TIME not in options.without_rules:  # a number may turn out too large when the unit is known
         unreadable = pl.col("time").is_not_null() & pl.col("timestamp").is_null()
         log = _drop(log, table, unreadable, reason_of(_NOT_A_TIME, options), ledger)

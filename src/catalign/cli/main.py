@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import catalign
-from catalign.cli import data, model
+from catalign.cli import baseline, data, model
 from catalign.cli.compare import compare
 from catalign.cli.doctor import doctor
 from catalign.cli.evaluate import evaluate
@@ -35,6 +35,7 @@ app.add_typer(model.app, name="model")
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
+app.add_typer(baseline.app, name="baseline")
 app.command()(recommend)
 app.command()(rank)
 app.command()(explain)

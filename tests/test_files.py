@@ -74,6 +74,13 @@ def test_what_the_disk_says_becomes_a_line(tmp_path: Path, number: int, words: s
     assert names(tmp_path) == set()
 
 
+def test_a_file_in_the_place_of_the_folder_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("1")
+    with pytest.raises(UserError, match="a file is in the way"), whole_file(tmp_path / "file" / "table"):
+        pass
+    assert names(tmp_path) == {"file"}
+
+
 def test_other_errors_of_the_system_stay_what_they_are() -> None:
     error = OSError(errno.EINVAL, "strange")
     assert disk_error(error, Path("x")) is error

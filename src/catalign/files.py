@@ -65,7 +65,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise disk_error(error, path) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(NotADirectoryError):  # where a file stood in the place of its folder
+            partial.unlink(missing_ok=True)
 
 
 def disk_error(error: OSError, path: Path) -> Exception:

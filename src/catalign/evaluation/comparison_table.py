@@ -81,8 +81,9 @@ def as_markdown(comparison: Comparison) -> str:
     """Return Markdown tables, notes and cautions below."""
     parts = []
     for grid in grids_of(comparison):
-        lines = [grid.headings, ["---", *["---:"] * (len(grid.headings) - 1)]]
-        lines += [[" ".join(cell).replace("|", "\\|") for cell in cells] for cells in grid.rows]
+        cells = [grid.headings, *([" ".join(lines) for lines in row] for row in grid.rows)]
+        lines = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+        lines.insert(1, ["---", *["---:"] * (len(grid.headings) - 1)])
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         parts.append(f"**{grid.title}**\n\n{table}" if grid.title else table)
     cautions = [f"- *Caution:* {caution.text}." for caution in comparison.cautions]

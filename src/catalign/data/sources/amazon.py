@@ -58,7 +58,8 @@ def source(folder: Path, name: str | None = None) -> TableSource:
     whole = {stem: path for stem, path in paired.items() if stem not in parts}
     if not whole and parts:
         return _given_splits(parts, metadata, name, folder)
-    of_category = [stem for stem in whole if name is not None and _category(stem) == name.lower() != stem]
+    wanted = None if name is None else name.lower()
+    of_category = [] if wanted in whole else [stem for stem in whole if _category(stem) == wanted]
     stem = choose(of_category or whole, None if of_category else name, folder, "pairs of reviews and metadata")
     return _source(Table.of(whole[stem]), Table.of(metadata[_category(stem)]))
 

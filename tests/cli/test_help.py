@@ -30,7 +30,18 @@ def test_the_program_names_its_commands() -> None:
     said = catalign("--help")
     assert said.code == 0
     names = {words[0] for words, _ in COMMANDS}
-    assert names == {"quickstart", "data", "model", "train", "evaluate", "recommend", "rank", "explain", "doctor"}
+    assert names == {
+        "quickstart",
+        "data",
+        "model",
+        "train",
+        "evaluate",
+        "compare",
+        "recommend",
+        "rank",
+        "explain",
+        "doctor",
+    }
     assert all(name in said.out for name in names)
     assert "catalign quickstart" in said.out
 

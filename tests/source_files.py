@@ -10,8 +10,8 @@ from typing import Any
 
 DAY = 86_400
 TITLES = {
-    "1": "Plain (1999)", "2": "Comma, The (2001)", "3": 'Amélie "Quoted" (2001)', "4": "It's & Co", "5": "Naïve: Part 2",
-    "6": "Six", "7": "[7] {x}", "8": "Eight - 8",
+    "1": "Plain (1999)", "2": "Comma, The (2001)", "3": 'Amélie "Quoted" (2001)', "4": "It's & Co",
+    "5": "Naïve: Part 2", "6": "Six", "7": "[7] {x}", "8": "Eight - 8",
 }  # fmt: skip
 LOG = [
     (f"u{user}", str(1 + (user + 3 * visit) % 8), float(1 + (user + visit) % 5), (10_000 + 7 * visit + user) * DAY)
@@ -166,8 +166,8 @@ def meta_of_2023() -> str:
 def amazon_2023(folder: Path) -> None:
     """Times in milliseconds; the item is the parent."""
     reviews = [
-        {"rating": rating, "title": "SECRET", "text": "SECRET", "asin": f"V{item}", "parent_asin": item, "user_id": user,
-         "timestamp": time * 1000}
+        {"rating": rating, "title": "SECRET", "text": "SECRET", "asin": f"V{item}", "parent_asin": item,
+         "user_id": user, "timestamp": time * 1000}
         for user, item, rating, time in LOG
     ]  # fmt: skip
     put(folder, "Toys.jsonl.gz", json_lines(reviews))
@@ -302,7 +302,8 @@ def bigrec_games(folder: Path) -> None:
 def bigrec_movies(folder: Path) -> None:
     """BIGRec, movies."""
     window_tables(
-        folder, "{}.csv", ["user_id", "history_movie_title", "history_movie_id", "history_rating", "movie_id", "timestamp"],
+        folder, "{}.csv",
+        ["user_id", "history_movie_title", "history_movie_id", "history_rating", "movie_id", "timestamp"],
         lambda u, h, t, s: [u, [TITLES[i] for i in h], [*h], [1] * len(h), t, s],
     )  # fmt: skip
     put(folder, "movies.dat", lines([(*pair, "Drama") for pair in TITLES.items()], "::"), "latin-1")

@@ -147,7 +147,7 @@ def _parquet_frames(path: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
                 frame = cast(pl.DataFrame, pl.from_arrow(batch)).select(columns)
                 yield frame.with_row_index(_ROW, offset=number)
                 number += batch.num_rows
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise UserError(f"is not a whole Parquet file ({error})", where=path, mend="copy it again") from error
 
 

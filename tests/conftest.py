@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the network; transformers rea
 os.environ["TRANSFORMERS_VERBOSITY"], os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "error", "1"
 
 import toy  # noqa: E402
+from postgres_server import PostgresServer, find_programs, postgres_server  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
 """Real data and reference values beside the project; absent on other machines."""
@@ -38,3 +40,21 @@ def warm_model(toy_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def toy_run(toy_dataset: Path, warm_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of MSL that knows the toy world; only read it."""
     return toy.solve(toy_dataset, warm_model, tmp_path_factory.mktemp("runs") / "msl")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A running PostgreSQL server of our own."""
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is not installed (no initdb)")
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture
+def mortal_postgres() -> Iterator[PostgresServer]:
+    """Another one, to kill."""
+    if find_programs() is None:
+        pytest.skip("PostgreSQL is not installed (no initdb)")
+    with postgres_server() as server:
+        yield server

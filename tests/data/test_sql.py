@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -14,19 +13,12 @@ from hypothesis import strategies as st
 from catalign.data.connection import read_connection
 from catalign.data.sql import RowDigest, open_query
 from catalign.errors import UserError
-from postgres_server import OWNER, PASSWORD, PostgresServer, find_programs, postgres_server
+from postgres_server import OWNER, PASSWORD, PostgresServer
 
 for driver in ("adbc_driver_sqlite", "adbc_driver_postgresql"):
     pytest.importorskip(driver, reason="the extra sql is not installed")
 
-NO_SERVER = pytest.mark.skipif(find_programs() is None, reason="PostgreSQL is not installed (no initdb)")
 SECRET = "hunter2"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
-    with postgres_server() as running:
-        yield running
 
 
 def read(address: str, query: str, *columns: str) -> pl.DataFrame:
@@ -165,9 +157,8 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-@NO_SERVER
 @pytest.mark.postgres
-def test_types_of_postgresql(server: PostgresServer) -> None:
+def test_types_of_postgresql(postgres: PostgresServer) -> None:
     values = {
         "whole": "7", "big": "9007199254740993", "exact": "4.50::numeric", "real": "0.5::float8", "yes": "true",
         "padded": "'x'::char(4)", "id": "'00000000-0000-0000-0000-000000000007'::uuid", "nothing": "NULL",
@@ -178,7 +169,7 @@ def test_types_of_postgresql(server: PostgresServer) -> None:
     query = "SELECT " + ", ".join(
         f'{value} AS "{name.replace(chr(34), chr(34) * 2)}"' for name, value in values.items()
     )
-    row = read(server.address(), query, *values)
+    row = read(postgres.address(), query, *values)
     assert row.select("padded", "id", "exact", "many", "document", "nothing", 'Odd "name').row(0) == (
         "x", "00000000-0000-0000-0000-000000000007", "4.50", "{1,2}", '{"a": 1}', None, "o",
     )  # fmt: skip
@@ -188,7 +179,6 @@ def test_types_of_postgresql(server: PostgresServer) -> None:
     )  # fmt: skip
 
 
-@NO_SERVER
 @pytest.mark.postgres
 @pytest.mark.parametrize(
     ("query", "said"),
@@ -205,48 +195,45 @@ def test_types_of_postgresql(server: PostgresServer) -> None:
         ("SELECT who FROM secrets", "here: permission denied for table secrets"),
     ],
 )
-def test_postgresql_refusals_in_one_line(server: PostgresServer, query: str, said: str) -> None:
-    server.run(
+def test_postgresql_refusals_in_one_line(postgres: PostgresServer, query: str, said: str) -> None:
+    postgres.run(
         "CREATE SEQUENCE IF NOT EXISTS counter; CREATE TABLE IF NOT EXISTS secrets (who int);"
         "DO $$ BEGIN CREATE ROLE guest LOGIN PASSWORD 'guest'; EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
         "GRANT ALL ON SEQUENCE counter TO guest"
     )
-    guest = server.address(password="guest").replace(OWNER, "guest")
+    guest = postgres.address(password="guest").replace(OWNER, "guest")
     assert refusal(guest, query, "who").startswith(said)
 
 
-@NO_SERVER
 @pytest.mark.postgres
-def test_who_may_come_in(server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = refusal(server.address(password=SECRET), "SELECT 1 AS one", "one")
+def test_who_may_come_in(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = refusal(postgres.address(password=SECRET), "SELECT 1 AS one", "one")
     assert "password authentication failed" in wrong and "PGPASSWORD" in wrong
     assert SECRET not in wrong
-    assert "no password supplied; pass it in the environment" in refusal(server.address(password=None), "x", "one")
-    assert 'database "nope" does not exist' in refusal(server.address(database="nope"), "x", "one")
+    assert "no password supplied; pass it in the environment" in refusal(postgres.address(password=None), "x", "one")
+    assert 'database "nope" does not exist' in refusal(postgres.address(database="nope"), "x", "one")
     gone = refusal("postgresql://ann@127.0.0.1:1/shop", "x", "one")
     assert "Connection refused" in gone and "that the server runs" in gone
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert read(server.address(password=None), "SELECT 1 AS one", "one").item() == 1
+    assert read(postgres.address(password=None), "SELECT 1 AS one", "one").item() == 1
 
 
-@NO_SERVER
 @pytest.mark.postgres
-def test_a_database_in_another_encoding(server: PostgresServer) -> None:
-    server.run("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
-    server.run("CREATE DATABASE raw ENCODING 'SQL_ASCII' TEMPLATE template0")
-    assert read(server.address(database="latin"), "SELECT chr(233) AS title", "title").item() == "é"
-    said = refusal(server.address(database="raw"), "SELECT convert_from('\\xe9', 'SQL_ASCII') AS title", "title")
+def test_a_database_in_another_encoding(postgres: PostgresServer) -> None:
+    postgres.run("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    postgres.run("CREATE DATABASE raw ENCODING 'SQL_ASCII' TEMPLATE template0")
+    assert read(postgres.address(database="latin"), "SELECT chr(233) AS title", "title").item() == "é"
+    said = refusal(postgres.address(database="raw"), "SELECT convert_from('\\xe9', 'SQL_ASCII') AS title", "title")
     assert said == 'here: invalid byte sequence for encoding "UTF8": 0xe9'
 
 
-@NO_SERVER
 @pytest.mark.postgres
-def test_a_server_that_dies_while_rows_come() -> None:
+def test_a_server_that_dies_while_rows_come(mortal_postgres: PostgresServer) -> None:
     numbers = "SELECT generate_series(1, 30000000) AS n"
-    with postgres_server() as server, open_query(server.address(), numbers, "here") as opened:
+    with open_query(mortal_postgres.address(), numbers, "here") as opened:
         frames = opened.frames(["n"])
         assert next(frames).is_empty() and next(frames).height > 0
-        server.kill()
+        mortal_postgres.kill()
         with pytest.raises(
             UserError, match=r"^here: .*server closed the connection.*; run again when the server is up$"
         ):

@@ -135,7 +135,7 @@ def unpack(archive: Path, folder: Path, *, limit: int = UNPACKED_BYTES) -> None:
     partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder))
     try:
         with zipfile.ZipFile(archive) as opened:
-            members = [member for member in opened.infolist() if not member.is_dir()]
+            members = [member for member in opened.infolist() if not member.filename.endswith("/")]
             if len(members) > UNPACKED_FILES:
                 raise UserError(f"holds {len(members):,} files", where=archive, mend="no public set has so many")
             names = _without_top_folder([_safe(member, archive) for member in members])

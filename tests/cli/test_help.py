@@ -40,6 +40,7 @@ def test_the_program_names_its_commands() -> None:
         "recommend",
         "rank",
         "explain",
+        "serve",
         "doctor",
     }
     assert all(name in said.out for name in names)

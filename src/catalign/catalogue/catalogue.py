@@ -97,9 +97,18 @@ class Catalogue:
         rising = np.lexsort((-np.arange(len(self)), self.popularity)).tolist()
         return {self.titles[index]: index for index in rising}
 
+    @cached_property
+    def _lower_titles(self) -> pl.Series:
+        return pl.Series(self.titles).str.to_lowercase()
+
     def find_title(self, title: str) -> int | None:
         """The index of the most popular item with exactly this title; None if there is none."""
         return self._index_of_title.get(title)
+
+    def find(self, text: str) -> int | None:
+        """The index of the item with this id or exactly this title, as `index_of`; None if there is none."""
+        index = self._index_of_id.get(text)
+        return self.find_title(text) if index is None else index
 
     def index_of(self, text: str) -> int:
         """The index of an item given by its id or its exact title; the most popular of those that share the title.
@@ -107,14 +116,18 @@ class Catalogue:
         Raises:
             UserError: no such item; the nearest titles are suggested.
         """
-        index = self._index_of_id.get(text)
-        if index is None:
-            index = self.find_title(text)
+        index = self.find(text)
         if index is None:
             near = self.nearest_titles(text)
             mend = "did you mean " + " or ".join(f'"{title}"' for title in near) + "?" if near else None
             raise UserError(f'no item has the id or title "{text}"', where="the catalogue", mend=mend)
         return index
+
+    def titles_holding(self, text: str, count: int) -> list[int]:
+        """Indices of items whose title holds `text`, letter case aside: the most popular first, ties by index."""
+        items = np.flatnonzero(self._lower_titles.str.contains(text.lower(), literal=True).to_numpy())
+        order = np.argsort(-self.popularity[items], kind="stable")
+        return [int(item) for item in items[order[:count]]]
 
     def nearest_titles(self, text: str, count: int = NEAR_TITLES) -> list[str]:
         """The titles most like `text`, letter case aside.

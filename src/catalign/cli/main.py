@@ -18,6 +18,7 @@ from catalign.cli.explain import explain
 from catalign.cli.quickstart import quickstart
 from catalign.cli.rank import rank
 from catalign.cli.recommend import recommend
+from catalign.cli.serve import serve
 from catalign.cli.train import train
 from catalign.errors import UserError
 
@@ -39,6 +40,7 @@ app.add_typer(baseline.app, name="baseline")
 app.command()(recommend)
 app.command()(rank)
 app.command()(explain)
+app.command()(serve)
 app.command()(doctor)
 
 

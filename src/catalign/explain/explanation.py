@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from catalign.catalogue.catalogue import Catalogue
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
-from catalign.explain.attribution import attribute
+from catalign.explain.attribution import Attribution, attribute
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 
@@ -65,9 +65,20 @@ def explain(
         UserError: the two items share a title, or as `attribute`.
     """
     items = [item] if instead_of is None else [item, instead_of]
+    (found,) = attribute(model, prompter, [history], [items], score=score)
+    return as_explanation(catalogue, found)
+
+
+def as_explanation(catalogue: Catalogue, found: Attribution) -> Explanation:
+    """Read an attribution of one item, or of an item and another it is compared with.
+
+    Raises:
+        UserError: the two items share a title.
+    """
+    item, *others = found.items
+    instead_of = others[0] if others else None
     if instead_of is not None and catalogue.titles[item] == catalogue.titles[instead_of]:
         raise UserError(f'both are "{catalogue.titles[item]}"', where="the items compared", mend="name another item")
-    (found,) = attribute(model, prompter, [history], [items], score=score)
     moved_H = found.moved_HT[:, 0].tolist()
     contrast_H = [None] * len(moved_H) if instead_of is None else found.contrast_H(0, 1).tolist()
     return Explanation(

@@ -1,0 +1,91 @@
+"""`catalign serve`."""
+
+import ipaddress
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from catalign.errors import UserError
+
+
+def serve(
+    run: Annotated[
+        list[str] | None, typer.Argument(help="A run folder, or several with a weight each: RUN:0.9 OTHER:0.1.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where to listen; 0 takes a free port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine alone.")] = "127.0.0.1",
+    keys: Annotated[
+        Path | None, typer.Option(help="File of API keys: lines of NAME SHA256, 'items' behind them.")
+    ] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Listen on other addresses without keys.")] = False,
+    new_key: Annotated[str | None, typer.Option(help="Print a new key for this name and its line, and stop.")] = None,
+    max_wait_ms: Annotated[float, typer.Option(min=0, help="How long a request waits for others to join it.")] = 5.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Requests computed at once.")] = 32,
+    queue_size: Annotated[int, typer.Option(min=1, help="Requests that may wait; one more gets 503.")] = 256,
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request gets 504.")] = 10.0,
+    max_body: Annotated[int, typer.Option(min=1, help="Largest request body in bytes.")] = 1 << 20,
+    max_k: Annotated[int, typer.Option(min=1, help="Most items asked for at once.")] = 100,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Web pages of this origin may call the service; repeat it.")
+    ] = None,
+    log_histories: Annotated[bool, typer.Option("--log-histories", help="Write what was asked into the log.")] = False,
+) -> None:
+    """Answer over HTTP: recommend, rank, explain, and change the catalogue while it runs.
+
+    catalign serve runs/msl --port 8000
+    """
+    from catalign.serving.keys import new_key as make_key
+    from catalign.serving.keys import read_keys
+    from catalign.serving.settings import ServiceSettings
+
+    if new_key is not None:
+        key, line = make_key(new_key)
+        typer.echo(f"key:  {key}\nline: {line}")
+        return
+    if not run:
+        raise UserError("no run given", where="catalign serve", mend="name a run folder made by catalign train")
+    allowed = None if keys is None else read_keys(keys)
+    if allowed is None and not no_keys and not _is_loopback(host):
+        raise UserError("everybody who reaches this address could ask and change the catalogue", where=f"--host {host}",
+                        mend="pass --keys FILE, or --no-keys if something in front of it lets people in")  # fmt: skip
+    settings = ServiceSettings(
+        max_wait_ms=max_wait_ms, batch_size=batch_size, queue_size=queue_size, timeout_s=timeout,
+        max_body_bytes=max_body, max_k=max_k, cors_origins=tuple(cors_origin or ()), log_histories=log_histories,
+    )  # fmt: skip
+    try:
+        import uvicorn
+
+        from catalign.serving.app import create_app
+        from catalign.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is not installed", where="catalign serve",
+                        mend="pip install 'catalign[serve]'") from error  # fmt: skip
+    from catalign.model.precision import choose_device
+    from catalign.progress import console
+    from catalign.serving.variants import load_variants
+
+    variants = load_variants(run, choose_device())
+    app = create_app(Service(variants, settings), allowed)
+    log = logging.getLogger("catalign.requests")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(logging.StreamHandler())
+    named = ", ".join(f"{variant.name} ({variant.share:.0%})" for variant in variants)
+    console.print(f"serving {named} on http://{host}:{port}", markup=False, soft_wrap=True)
+    config = uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning")
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        raise UserError("cannot listen there", where=f"--host {host} --port {port}", mend="choose another port")
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

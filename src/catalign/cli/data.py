@@ -1,4 +1,4 @@
-"""`catalign data`: prepare, inspect, sample."""
+"""`catalign data`: prepare, inspect, sample; `fetch` and `rules` have modules of their own."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from catalign.cli.data_append import append
 from catalign.cli.data_fetch import fetch_command
 from catalign.cli.data_report import print_description, summary_line
+from catalign.cli.data_rules import joined, rule_options, rules_command
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
@@ -25,6 +27,7 @@ from catalign.progress import console, results
 
 app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
 app.command("fetch")(fetch_command)
+app.command("rules")(rules_command)
 
 Columns = "Columns of your tables"
 Rules = "Rules"
@@ -110,16 +113,29 @@ def prepare(
         typer.Option(help="Most items of history; default 10, in the layout dmpo all.", min=1, rich_help_panel=Rules),
     ] = None,
     min_history: Annotated[int, typer.Option(help="Least items of history.", min=1, rich_help_panel=Rules)] = 1,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE, see catalign data rules; repeatable.", rich_help_panel=Rules),
+    ] = None,
+    without_rule: Annotated[
+        list[str] | None, typer.Option(help="Name of a rule to switch off; repeatable.", rich_help_panel=Rules)
+    ] = None,
+    rules_file: Annotated[
+        Path | None, typer.Option("--rules", help="YAML file of rule names and values.", rich_help_panel=Rules)
+    ] = None,
     clean: Annotated[
         bool, typer.Option("--clean/--no-clean", help="Clean titles of HTML and blanks.", rich_help_panel=Titles)
     ] = True,
     missing_titles: Annotated[
-        Literal["drop", "id"], typer.Option(help="Drop items without a title, or show the id.", rich_help_panel=Titles)
-    ] = "drop",
+        Literal["drop", "id"] | None,
+        typer.Option(help="Drop items without a title (default), or show the id.", rich_help_panel=Titles),
+    ] = None,
     duplicate_titles: Annotated[
-        Literal["keep", "merge", "distinguish"],
-        typer.Option(help="Of items that share a title; distinguish adds what differs.", rich_help_panel=Titles),
-    ] = "keep",
+        Literal["keep", "merge", "distinguish"] | None,
+        typer.Option(
+            help="Of items that share a title; default keep; distinguish adds what differs.", rich_help_panel=Titles
+        ),
+    ] = None,
     title_format: Annotated[
         str, typer.Option(help="For example '{title}[ by {brand}]', of --metadata columns.", rich_help_panel=Titles)
     ] = "{title}",
@@ -147,12 +163,15 @@ def prepare(
     catalign data prepare --connection postgresql://shop@db/shop --interactions-query orders --items-query
     "SELECT id AS item, name FROM products" --user user --item item --time time --title name --output ds
     """
-    general: dict[str, Any] = _given(history=history) | {
-        "min_history": min_history, "clean": clean,
-        "missing_titles": missing_titles, "duplicate_titles": duplicate_titles, "title_format": title_format,
+    named = rule_options(rules_file, rule or [], without_rule or [])
+    general: dict[str, Any] = {
+        "min_history": min_history, "clean": clean, "title_format": title_format,
         "title_words": title_words, "title_tokens": title_tokens, "tokenizer": tokenizer,
     }  # fmt: skip
+    general |= _given(history=history, missing_titles=missing_titles, duplicate_titles=duplicate_titles)
+    general = joined(general, {name: named[name] for name in named.keys() & WindowOptions.model_fields})
     rules = _given(split=split, min_rating=min_rating, k_core=k_core, duplicates=duplicates, keep_unused=keep_unused)
+    rules = joined(rules, {name: named[name] for name in named.keys() - WindowOptions.model_fields})
     columns = _given(
         user=user, item=item, time=time, rating=rating, split_column=split_column, item_id=item_id, title=title,
         metadata=metadata or None, valid=valid, test=test,
@@ -183,6 +202,9 @@ def prepare(
             special = _given(train_file=train_file, domain=domain, name=name)
             dataset = _prepare_folder(folder, layout, special, general, rules, output, overwrite, step, salt)
     _report(dataset, as_json)
+
+
+app.command()(append)
 
 
 @app.command()
@@ -321,10 +343,9 @@ def _fewshot_options(folder: Path, domain: str | None, general: dict[str, Any]) 
         raise UserError(what, where=folder, mend=f"choose from {', '.join(DOMAINS)}")
     usual = WindowOptions()
     changed = {name: value for name, value in general.items() if getattr(usual, name) != value}
-    _refuse({name: changed[name] for name in changed.keys() - {"history", "clean"}}, "the other layouts")
-    return FewshotOptions.model_validate(
-        {"domain": domain, **{k: general[k] for k in ("history", "clean") if k in general}}
-    )
+    known = {"history", "clean", "without_rules"}
+    _refuse({name: changed[name] for name in changed.keys() - known}, "the other layouts")
+    return FewshotOptions.model_validate({"domain": domain} | {name: general[name] for name in general.keys() & known})
 
 
 def _report(dataset: Dataset, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from catalign.data.dataset import Dataset
+from catalign.data.dataset import Appended, Dataset
 from catalign.progress import results
 
 
@@ -18,13 +18,24 @@ def summary_line(dataset: Dataset) -> str:
     card = dataset.card
     windows = ", ".join(f"{split} {counts.windows:,}" for split, counts in card.splits.items())
     counts = f"{card.items:,} items, {card.users:,} users, {card.interactions:,} interactions"
-    line = f"{dataset.folder}: {counts}; windows: {windows}"
-    dropped = [
-        f"{count:,} of {card.rows_in[table]:,} {table}: {reason}"
-        for table, reasons in card.dropped.items()
-        for reason, count in reasons.items()
+    return f"{dataset.folder}: {counts}; windows: {windows}" + _dropped(card.rows_in, card.dropped)
+
+
+def appended_line(dataset: Dataset, record: Appended) -> str:
+    """Say in one line what was added, and in a second what was dropped."""
+    windows = ", ".join(f"{split} {count:,}" for split, count in record.windows.items() if count) or "none"
+    counts = f"{record.items:,} items, {record.users:,} users, {record.interactions:,} interactions"
+    line = f"{dataset.folder}: {counts} more (split: {record.split}); windows: {windows}"
+    return line + _dropped(record.rows_in, record.dropped)
+
+
+def _dropped(rows_in: dict[str, int], dropped: dict[str, dict[str, int]]) -> str:
+    reasons = [
+        f"{count:,} of {rows_in[table]:,} {table}: {reason}"
+        for table, counts in dropped.items()
+        for reason, count in counts.items()
     ]
-    return line if not dropped else f"{line}\ndropped {'; '.join(dropped)} (the first of each in rejects.jsonl)"
+    return f"\ndropped {'; '.join(reasons)} (the first of each in rejects.jsonl)" if reasons else ""
 
 
 def print_description(folder: Path, description: dict[str, Any]) -> None:

@@ -55,6 +55,21 @@ class TitleCounts(pydantic.BaseModel):
     distinguished: dict[str, int] = pydantic.Field(default={}, description="column -> kept items marked with its value")
 
 
+class Appended(pydantic.BaseModel):
+    """What was added to a dataset after it was prepared; see `append`."""
+
+    when: str
+    catalign: str
+    sources: list[SourceFile]
+    split: str = pydantic.Field(description="where the new interactions went: a split, or time, by the own instants")
+    items: int
+    users: int = pydantic.Field(description="those who were not there before")
+    interactions: int
+    windows: dict[str, int] = pydantic.Field(description="split -> windows")
+    rows_in: dict[str, int]
+    dropped: dict[str, dict[str, int]]
+
+
 class Card(pydantic.BaseModel):
     """The content of `dataset.json`."""
 
@@ -73,6 +88,7 @@ class Card(pydantic.BaseModel):
     rows_kept: dict[str, int] = pydantic.Field(description="table -> rows kept")
     dropped: dict[str, dict[str, int]] = pydantic.Field(description="table -> reason -> rows dropped")
     rules: list[RuleAccount] = pydantic.Field(default=[], description="the cleaning rules in their order")
+    appended: list[Appended] = pydantic.Field(default=[], description="what came later, which the above counts too")
     warnings: list[str]
     files: dict[str, str] = pydantic.Field(description="file -> SHA-256")
 

@@ -63,14 +63,13 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
     """
     items, titles = finish_titles(made.table, made.items, made.settings)
     write_parquet(items.drop("file", "row"), folder / "items.parquet")
-    with _Tables.open(folder, items.height) as tables:
+    with DatasetTables.open(folder, items.height) as tables:
         for log, windows in made.slices:
             tables.add(log, windows)
     splits = tables.split_counts()
     _check_splits({split: splits[split].windows for split in SPLITS}, made, ledger)
     rules = accounts(made.rules, made.settings.model_dump() | made.options, ledger)
     ledger.write(folder / "rejects.jsonl")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     card = Card(
         catalign=version("catalign"),
         layout=made.layout,
@@ -87,9 +86,15 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
         dropped=ledger.dropped,
         rules=rules,
         warnings=made.warnings,
-        files={path.relative_to(folder).as_posix(): sha256_of(path) for path in files},
+        files=digests(folder),
     )
     write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def _source(source: Path | Query, ledger: Ledger) -> SourceFile:
@@ -99,7 +104,7 @@ def _source(source: Path | Query, ledger: Ledger) -> SourceFile:
     return SourceQuery(**source.model_dump(mode="json"), rows=digest.rows, bytes=digest.bytes, sha256=digest.sha256)
 
 
-class _Tables:
+class DatasetTables:
     """The interactions and the windows of each split, being written, and counts of what they hold."""
 
     def __init__(self, interactions: ParquetSlices, windows: dict[str, ParquetSlices], items: int) -> None:
@@ -110,7 +115,8 @@ class _Tables:
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, folder: Path, items: int) -> Iterator["_Tables"]:
+    def open(cls, folder: Path, items: int) -> Iterator["DatasetTables"]:
+        """Begin the tables of a folder that has `items` items."""
         (folder / "windows").mkdir()
         with contextlib.ExitStack() as stack:
             interactions = stack.enter_context(ParquetSlices(folder / "interactions.parquet"))

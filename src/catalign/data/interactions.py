@@ -80,7 +80,7 @@ def read_interactions(
     log = Log(frame, ids if salt is None else hash_users(ids, salt))  # each user once
     if _NOT_A_TIME not in options.without_rules:  # a number may turn out too large when the unit is known
         unreadable = pl.col("time").is_not_null() & pl.col("timestamp").is_null()
-        log = _drop(log, table, unreadable, reason_of(_NOT_A_TIME, options), ledger)
+        log = drop_interactions(log, table, unreadable, reason_of(_NOT_A_TIME, options), ledger)
     return Log(log.frame.drop("time", "unit_known"), log.users)
 
 
@@ -142,14 +142,14 @@ def filter_interactions(log: Log, table: ItemTable, options: TableOptions, ledge
     """Drop what the whole log gives cause to: repeated pairs, then what is outside the k-core."""
     if options.duplicates != "keep":
         repeated = pl.lit(repeated_pairs(log.frame, options.duplicates))
-        log = _drop(log, table, repeated, reason_of("repeated-pairs", options), ledger)
+        log = drop_interactions(log, table, repeated, reason_of("repeated-pairs", options), ledger)
     if options.k_core > 1:
         stays = k_core(log.frame["user"].to_numpy(), log.frame["item"].to_numpy(), options.k_core)
-        log = _drop(log, table, pl.lit(pl.Series(~stays)), reason_of("k-core", options), ledger)
+        log = drop_interactions(log, table, pl.lit(pl.Series(~stays)), reason_of("k-core", options), ledger)
     return log
 
 
-def _drop(log: Log, table: ItemTable, condition: pl.Expr, reason: str, ledger: Ledger) -> Log:
+def drop_interactions(log: Log, table: ItemTable, condition: pl.Expr, reason: str, ledger: Ledger) -> Log:
     """Drop rows of which numbers are left; the rejects file shows their ids, times and ratings as understood."""
 
     def show(rows: pl.DataFrame) -> pl.DataFrame:
@@ -189,8 +189,8 @@ def nothing_left(source: TableSource, table: ItemTable, ledger: Ledger) -> UserE
     reasons = ledger.dropped.get(_TABLE, {})
     if not reasons:
         return UserError("the table has no rows", where=source.interactions)
-    worst = max(reasons, key=lambda reason: reasons[reason])
-    example = next(reject for reject in ledger.rejects if reject["reason"] == worst)
+    worst = max(reasons, key=lambda reason: (reasons[reason], reason))
+    example = ledger.examples(_TABLE, worst)[0]
     kept = ("user_id", "source_id", "time", "timestamp", "rating", "split", "text")
     shown = {key: example.get(key) for key in kept if key in example}
     mend = "check the column options and the filters"

@@ -41,7 +41,7 @@ class ItemTable:
     shortened: int = 0
 
 
-def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> ItemTable:
+def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger, *, may_be_empty: bool = False) -> ItemTable:
     """Clean and write the titles and apply the rules for items; `finish_titles` follows when it is known which stay.
 
     A repeated id keeps its first row that has a title.
@@ -50,6 +50,7 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> It
         raw: `item_id`, `title`, metadata, `file`, `row`, as read.
         options: the rules.
         ledger: counts what is dropped under `items`.
+        may_be_empty: whether it is no mistake if nothing is left.
 
     Raises:
         UserError: no item with a title is left, or the items lack a field of the title format.
@@ -73,7 +74,7 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger) -> It
     goes_by = pl.col("item_id").first().over(TITLE) if options.duplicate_titles == "merge" else pl.col("item_id")
     known = read.select(source_id="item_id", item_id=goes_by)
     read = ledger.drop("items", read, pl.col("item_id") != goes_by, "title of an earlier item (merged)")
-    if read.is_empty():
+    if read.is_empty() and not may_be_empty:
         raise UserError(f"no item is left ({ledger.reasons('items')})", mend="check the id and title columns")
     return ItemTable(
         read.drop("order"), pl.concat([known, untitled]), changed, missing, alone, int((cut != titles).sum())

@@ -60,7 +60,7 @@ def prepare_tables(
     _check_options(source, options)
     if overwrite:
         _check_replaceable(output)
-    ledger = _ledger(salt)
+    ledger = ledger_for(salt)
     with whole_folder(output, overwrite=overwrite) as folder:
         step("reading the items")
         table = settle_items(_read_items(source, ledger), options, ledger)
@@ -146,7 +146,7 @@ def prepare_windows(
     """
     if overwrite:
         _check_replaceable(output)
-    ledger = _ledger(salt)
+    ledger = ledger_for(salt)
     with whole_folder(output, overwrite=overwrite) as partial:
         step("reading the windows")
         published = read_windows(folder, layout, ledger, train_file=train_file, name=name)
@@ -195,6 +195,7 @@ def prepare_fewshot(
     Raises:
         UserError: a file cannot be read, or no window is left to train or test on.
     """
+    _check_title_rules(options.without_rules)
     if overwrite:
         _check_replaceable(output)
     ledger = Ledger()
@@ -224,7 +225,7 @@ def prepare_fewshot(
     return load_dataset(output)
 
 
-def _ledger(salt: bytes | None) -> Ledger:
+def ledger_for(salt: bytes | None) -> Ledger:
     """A ledger whose rejects name no person, if user ids are hashed: unreadable lines may hold an id."""
     return Ledger() if salt is None else Ledger(hidden=("user_id", "text"))
 
@@ -237,6 +238,14 @@ def _check_replaceable(output: Path) -> None:
     """Refuse to overwrite a folder that is no dataset."""
     if output.exists() and not (output / CARD).is_file() and not (output.is_dir() and not any(output.iterdir())):
         raise UserError("is not a dataset folder, so it is not replaced", where=output, mend="choose another folder")
+
+
+def _check_title_rules(without: list[str]) -> None:
+    foreign = set(without) - {rule.name for rule in TITLE_RULES}
+    if foreign:
+        raise UserError(
+            f"the rule {min(foreign)!r} is for tables of interactions", mend="these windows are cut already"
+        )
 
 
 def _check_options(source: TableSource, options: TableOptions) -> None:

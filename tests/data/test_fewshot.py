@@ -121,7 +121,7 @@ def test_a_dataset_without_validation_can_be_looked_at(tmp_path: Path) -> None:
         (["--domain", "movies"], "rec_Amazon_Movie_sft_ranking.json: no such file"),
         (["--domain", "games", "--k-core", 5], "--k-core goes with tables of interactions"),
         (["--domain", "games", "--min-history", 2], "--min-history goes with the other layouts"),
-        (["--domain", "games", "--train-file", "x"], "--train-file goes with the layouts msl and d3"),
+        (["--domain", "games", "--train-file", "x"], "--train-file goes with layouts of windows"),
         (["--domain", "games", "--layout", "shop"], "--domain goes with the layout dmpo"),
     ],
 )

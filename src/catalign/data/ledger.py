@@ -142,7 +142,7 @@ class Ledger:
 
     def reasons(self, table: str) -> str:
         """Return the drops of `table` in words, the largest first: `12 no title, 3 rating below 4`."""
-        counts = sorted(self.dropped.get(table, {}).items(), key=lambda pair: -pair[1])
+        counts = sorted(self.dropped.get(table, {}).items(), key=lambda pair: (-pair[1], pair[0]))
         return ", ".join(f"{count:,} {reason}" for reason, count in counts) or "nothing was dropped"
 
     def write(self, path: Path) -> None:

@@ -30,6 +30,7 @@ from catalign.errors import UserError
 from catalign.files import whole_folder
 
 Step = Callable[[str], None]
+FORMATS = "formats"  # in the options of dataset.json
 
 
 def prepare_tables(
@@ -83,8 +84,13 @@ def prepare_tables(
             _slices(log, options, rows, step),
             users=len(log.users),
             layout="tables",
-            sources=[part for table in tables if table is not None for part in _parts(table)],
-            options=options.model_dump(mode="json") | {"columns": _column_options(source)} | _privacy_options(salt),
+            sources=[part for table in tables if table is not None for part in files_of(table)],
+            options={
+                **options.model_dump(mode="json"),
+                "columns": _column_options(source),
+                FORMATS: _format_options(source),
+                **_privacy_options(salt),
+            },
             settings=options,
             rules=RULES,
             split_rule=rule,
@@ -94,7 +100,8 @@ def prepare_tables(
     return load_dataset(output)
 
 
-def _parts(table: Table | Query) -> Sequence[Path | Query]:
+def files_of(table: Table | Query) -> Sequence[Path | Query]:
+    """The files of a table; a query stands for itself."""
     return [table] if isinstance(table, Query) else table.files
 
 
@@ -144,6 +151,7 @@ def prepare_windows(
     Raises:
         UserError: a file cannot be read, or a split is empty.
     """
+    _check_title_rules(options.without_rules)
     if overwrite:
         _check_replaceable(output)
     ledger = ledger_for(salt)
@@ -299,3 +307,13 @@ def _split(log: Log, options: TableOptions) -> tuple[Log, str, list[str]]:
 
 def _column_options(source: TableSource) -> dict[str, object]:
     return source.model_dump(mode="json", exclude={"interactions", "items", "valid", "test"})
+
+
+def _format_options(source: TableSource) -> dict[str, object]:
+    """How the files are written, where not as usual: `append` reads others like them."""
+    tables = {"interactions": source.interactions, "items": source.items}
+    return {
+        name: table.model_dump(mode="json", exclude={"files"}, exclude_defaults=True)
+        for name, table in tables.items()
+        if isinstance(table, Table)
+    }

@@ -1,6 +1,9 @@
 """`catalign data append` as a user types it."""
 
+import contextlib
+import importlib.util
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -37,6 +40,34 @@ def test_in_place_with_other_columns(shop: Path) -> None:
     said = json.loads(works("data", "append", shop / "ds", "--interactions", shop / "week.csv", *other, "--json"))
     assert (said["interactions"], said["windows"]["train"], said["split"]) == (1, 1, "train")
     assert load_dataset(shop / "ds").windows("train")["timestamp"].to_list()[-1] == 1_700_000_000_000
+
+
+def test_files_are_read_as_those_of_the_dataset_were(tmp_path: Path) -> None:
+    log = "".join(f"u{n % 7}::{n % 5}::{1_600_000_000 + n}\n" for n in range(60))
+    (tmp_path / "log.dat").write_text(log)
+    (tmp_path / "items.csv").write_text("".join(f"{n}::Title {n}\n" for n in range(5)))
+    works(
+        "data", "prepare", "--interactions", tmp_path / "log.dat", "--items", tmp_path / "items.csv", "--user", "user",
+        "--item", "item", "--time", "time", "--title", "title", "--delimiter", "::",
+        "--interactions-header", "user,item,time", "--items-header", "item,title", "--output", tmp_path / "ds",
+    )  # fmt: skip
+    (tmp_path / "week.dat").write_text("u1::3::1700000000\nu1::4::1700000001\n")
+    week = ["--interactions", tmp_path / "week.dat", "--output", tmp_path / "ds2"]
+    assert "2 interactions more" in works("data", "append", tmp_path / "ds", *week)
+
+
+def test_a_database_is_asked_for_what_is_new(shop: Path) -> None:
+    with contextlib.closing(sqlite3.connect(shop / "shop.db")) as database, database:
+        database.execute("CREATE TABLE log (user TEXT, item TEXT, time INTEGER)")
+        database.executemany("INSERT INTO log VALUES (?, ?, ?)", [("u003", "i001", 1), ("u003", "i002", 1_700_000_000)])
+    query = ["--interactions-query", "SELECT * FROM log WHERE time > 1600000000", "--output", shop / "ds2"]
+    append = ["data", "append", shop / "ds", *query]
+    assert "--interactions-query goes with --connection" in mistake(*append)
+    if importlib.util.find_spec("adbc_driver_sqlite") is None:
+        pytest.skip("the extra sql is not installed")
+    assert "1 interactions more" in works(*append, "--connection", f"sqlite:///{shop / 'shop.db'}")
+    (source,) = load_dataset(shop / "ds2").card.appended[0].sources
+    assert source.name == "interactions query"
 
 
 def test_published_windows_grow_too(tmp_path: Path) -> None:

@@ -62,7 +62,8 @@ def grow(dataset: Dataset, folder: Path, rows: list[Row], items: str | None = No
 
 def windows_of(rows: list[Row], history: int = 3) -> list[tuple[str, list[str], str, int]]:
     """What windows there should be, found by a plain loop."""
-    found, seen = [], defaultdict(list)
+    found = []
+    seen: dict[str, list[str]] = defaultdict(list)
     for user, item, time in sorted(rows, key=lambda row: row[2]):
         if seen[user]:
             found.append((user, seen[user][-history:], item, time * 1000))
@@ -153,8 +154,8 @@ def test_every_row_joins_its_history_or_is_counted(
     assert dropped.get("item not in the item table", 0) == sum(row[1] == "gone" for row in rows)
     both = [window for split in SPLITS for window in read_windows(grown, split)]
     assert sorted(both) == sorted(windows_of(BASE + kept))
-    times = {split: grown.windows(split)["timestamp"] for split in SPLITS}
-    assert times["train"].max() < times["valid"].min() and times["valid"].max() < times["test"].min()
+    times = {split: grown.windows(split)["timestamp"].to_list() for split in SPLITS}
+    assert max(times["train"]) < min(times["valid"]) and max(times["valid"]) < min(times["test"])
 
 
 def test_appending_twice_drops_what_is_there(base: Dataset, tmp_path: Path) -> None:

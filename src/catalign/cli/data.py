@@ -13,6 +13,7 @@ from catalign.cli.data_append import append
 from catalign.cli.data_fetch import fetch_command
 from catalign.cli.data_report import print_description, summary_line
 from catalign.cli.data_rules import joined, rule_options, rules_command
+from catalign.cli.data_tables import table_place
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
@@ -186,8 +187,8 @@ def prepare(
             headers = interactions_header, items_header
             if connection is not None and interactions_query is None and items_query is None:
                 raise UserError("--connection goes with --interactions-query and --items-query")
-            log = _place("interactions", interactions, interactions_query, connection)
-            titles = _place("items", items, items_query, connection)
+            log = table_place("interactions", interactions, interactions_query, connection)
+            titles = table_place("items", items, items_query, connection)
             source = _tables(log, titles, columns, _given(encoding=encoding, delimiter=delimiter), headers)
             dataset = prepare_tables(
                 source, TableOptions(**general, **rules), output, overwrite=overwrite, step=step, salt=salt
@@ -264,17 +265,6 @@ def _given(**options: Any) -> dict[str, Any]:
 def _refuse(options: dict[str, Any], place: str) -> None:
     if options:
         raise UserError(f"--{next(iter(options)).replace('_', '-')} goes with {place}")
-
-
-def _place(name: str, path: Path | None, query: str | None, connection: str | None) -> Path | Query | None:
-    """Where a table is: in files or in a database."""
-    if query is None:
-        return path
-    if path is not None:
-        raise UserError(f"--{name} and --{name}-query are two places of one table", mend="pass one of them")
-    if connection is None:
-        raise UserError(f"--{name}-query goes with --connection")
-    return Query(connection=connection, query=query, name=f"{name} query")
 
 
 def _tables(

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from catalign.cli.data_report import appended_line
+from catalign.cli.data_tables import table_place
 from catalign.data.append import Addition
 from catalign.data.append import append as append_to
 from catalign.data.dataset import load_dataset
-from catalign.data.options import Table
+from catalign.data.options import Query, Table
+from catalign.data.prepare import FORMATS
 from catalign.data.privacy import FINGERPRINT, read_salt
 from catalign.errors import UserError
 from catalign.progress import console, results
@@ -21,6 +23,9 @@ def append(
     dataset: Annotated[Path, typer.Argument(help="A dataset folder made by catalign data prepare.")],
     interactions: Annotated[Path | None, typer.Option(help="Table of interactions, or a glob of several.")] = None,
     items: Annotated[Path | None, typer.Option(help="Table of items; those already there stay as they are.")] = None,
+    connection: Annotated[str | None, typer.Option(help="Of a database, for the queries.")] = None,
+    interactions_query: Annotated[str | None, typer.Option(help="SELECT of the new interactions.")] = None,
+    items_query: Annotated[str | None, typer.Option(help="SELECT of the items.")] = None,
     output: Annotated[Path | None, typer.Option(help="The dataset folder to make.")] = None,
     in_place: Annotated[bool, typer.Option("--in-place", help="Change the dataset itself instead.")] = False,
     split: Annotated[
@@ -53,12 +58,22 @@ def append(
         raise UserError("where to?", where=dataset, mend="pass --output NEW_DATASET, or --in-place, not both")
     if output is not None and output.exists():
         raise UserError("already exists", where=output, mend="choose another folder")
-    hashed = load_dataset(dataset).card.options.get(FINGERPRINT) is not None
+    options = load_dataset(dataset).card.options
+    hashed = options.get(FINGERPRINT) is not None
     columns = {"user": user, "item": item, "time": time, "rating": rating, "item_id": item_id, "title": title}
     how: dict[str, Any] = {} if encoding is None else {"encoding": encoding}
+    places = {
+        "interactions": table_place("interactions", interactions, interactions_query, connection),
+        "items": table_place("items", items, items_query, connection),
+    }
+    formats = options.get(FORMATS, {})
+    tables = {
+        name: place if isinstance(place, Query) else Table.of(place, **{**formats.get(name, {}), **how})
+        for name, place in places.items()
+        if place is not None
+    }
     addition = Addition(
-        interactions=None if interactions is None else Table.of(interactions, **how),
-        items=None if items is None else Table.of(items, **how),
+        **tables,
         columns={key: name for key, name in columns.items() if name is not None},
         split=split,
         keep_unused=keep_unused,

@@ -17,14 +17,14 @@ import numpy as np
 import polars as pl
 
 from catalign.data.cleaning import as_text
-from catalign.data.dataset import CARD, Appended, Card, Dataset, SourceFile, TitleCounts, load_dataset
-from catalign.data.dataset_writer import DatasetTables, digests
+from catalign.data.dataset import CARD, Appended, Card, Dataset, TitleCounts, load_dataset
+from catalign.data.dataset_writer import DatasetTables, digests, source_record
 from catalign.data.filters import repeated_pairs
 from catalign.data.interactions import Log, drop_interactions, in_user_order, read_interactions
 from catalign.data.items import ItemTable, settle_items, title_counts
 from catalign.data.ledger import Ledger
-from catalign.data.options import Table, TableOptions, TableSource
-from catalign.data.prepare import Step, ledger_for
+from catalign.data.options import Query, Table, TableOptions, TableSource
+from catalign.data.prepare import Step, files_of, ledger_for
 from catalign.data.privacy import FINGERPRINT, check_salt
 from catalign.data.rules import reason_of
 from catalign.data.splits import SPLIT_TYPE, SPLITS
@@ -33,7 +33,7 @@ from catalign.data.titles import TITLE, distinguish
 from catalign.data.windows import sliding_windows
 from catalign.data.writing import write_parquet
 from catalign.errors import UserError
-from catalign.files import sha256_of, whole_folder, write_json
+from catalign.files import whole_folder, write_json
 
 Place = Literal["time", "train", "valid", "test"]
 THERE, EARLIER = "already there", "earlier than the user's last interaction"
@@ -55,8 +55,8 @@ class Addition:
         salt: the one that the dataset's user ids were hashed with.
     """
 
-    interactions: Table | None = None
-    items: Table | None = None
+    interactions: Table | Query | None = None
+    items: Table | Query | None = None
     columns: dict[str, str] = field(default_factory=dict)
     split: Place | None = None
     keep_unused: bool | None = None
@@ -292,11 +292,7 @@ def _write(folder: Path, dataset: Dataset, growth: _Growth, ledger: Ledger, rows
     record = Appended(
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         catalign=version("catalign"),
-        sources=[
-            SourceFile(name=path.name, bytes=path.stat().st_size, sha256=sha256_of(path))
-            for table in made
-            for path in table.files
-        ],
+        sources=[source_record(part, ledger) for table in made for part in files_of(table)],
         split=growth.place,
         items=items.height - card.items,
         users=len(log.users) - growth.past["user"].n_unique(),

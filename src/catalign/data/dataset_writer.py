@@ -73,7 +73,7 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
     card = Card(
         catalign=version("catalign"),
         layout=made.layout,
-        sources=[_source(source, ledger) for source in made.sources],
+        sources=[source_record(source, ledger) for source in made.sources],
         options=made.options,
         split_rule=made.split_rule,
         users=made.users,
@@ -97,7 +97,8 @@ def digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
-def _source(source: Path | Query, ledger: Ledger) -> SourceFile:
+def source_record(source: Path | Query, ledger: Ledger) -> SourceFile:
+    """What the card says of a file or of the rows that a query gave."""
     if isinstance(source, Path):
         return SourceFile(name=source.name, bytes=source.stat().st_size, sha256=sha256_of(source))
     digest = ledger.digests[source.name]

@@ -185,6 +185,20 @@ def test_the_reader_is_told(make: Make, toy_dataset: Path, tmp_path: Path) -> No
     assert "exclude_history is not the same" in texts(compare([make("i", GOOD), filtered]), "settings")[0]
 
 
+def test_a_difference_that_one_user_makes_is_told(make: Make, data: Dataset, tmp_path: Path) -> None:
+    """All runs hit the second place, one run hits the first for one user of six."""
+    ordinary, lucky = lists_with_target_at(data, [2]), lists_with_target_at(data, [1])
+    users = data.windows("test")["user_id"].to_numpy()
+    one = np.where((users == users[0])[:, None], lucky, ordinary)
+    base = made_run(tmp_path / "base", data, ordinary)
+    told = texts(compare([base, made_run(tmp_path / "one", data, one, recipe={"epochs": 2})]), "users")
+    share = (1 - 1 / np.log2(3)) * (users == users[0]).mean()
+    count = int((users == users[0]).sum())
+    who = f"1 of 6 users ({count} of {len(users)} windows) make the difference of base to one in ndcg@10"
+    assert told == [f"{who}: {-share:+.4f}, without them +0.0000"]
+    assert texts(compare([base, made_run(tmp_path / "all", data, lucky, recipe={"epochs": 2})]), "users") == []
+
+
 def test_another_catalogue_is_told(make: Make, toy_dataset: Path) -> None:
     changed = make("changed", GOOD, dataset="0123456789ab")
     told = texts(compare([make("same", GOOD), changed]), "catalogue")
@@ -291,6 +305,9 @@ def test_several_evaluations_need_a_name(make: Make) -> None:
     assert compare([run], evaluation="test-all-beams40").rows[0].settings["beams"] == 40
     both = compare([run / "evaluations" / "test-all", run / "evaluations" / "test-all-beams40"])
     assert [row.label for row in both.rows] == ["msl, test-all", "msl, test-all-beams40"]
+    elsewhere = make("other/msl", POOR, recipe={"epochs": 9})
+    first = run / "evaluations" / "test-all"
+    assert [row.label for row in compare([first, elsewhere]).rows] == [str(run), str(elsewhere)]
     with pytest.raises(UserError, match="is given twice"):
         compare([run / "evaluations" / "test-all", run / "evaluations" / "test-all"])
 

@@ -5,16 +5,19 @@ Shapes: W windows.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from catalign.data.dataset import Dataset
 from catalign.evaluation.records import UNKNOWN, Evaluation
-from catalign.evaluation.significance import PairedTest
+from catalign.evaluation.significance import POWER_FACTOR, PairedTest
 from catalign.evaluation.slices import repeated
 
-Kind = Literal["leakage", "selection", "sampled", "history", "catalogue", "settings", "seeds", "windows"]
+Floats = npt.NDArray[np.float64]
+Kind = Literal["leakage", "selection", "sampled", "history", "catalogue", "settings", "seeds", "windows", "users"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,42 @@ def of_differences(metric: str, reference: str, tests: Mapping[str, PairedTest],
             interval = f"{test.mean:+.4f} has the interval {test.low:+.4f} to {test.high:+.4f}"
             power = f"so many windows would show one of {test.detectable:.4f} (with a power of 80 %)"
             found.append(Caution("windows", f"{text} {interval}; {power}"))
+    return found
+
+
+def of_users(
+    metric: str,
+    reference: str,
+    difference_W: Mapping[str, Floats],
+    tests: Mapping[str, PairedTest],
+    user_W: npt.NDArray[Any],
+) -> list[Caution]:
+    """Differences that a few users make: without one user in a thousand less than half of it is left.
+
+    Accounts that take one item again and again are like that; a method that repeats it hits all their windows.
+
+    Args:
+        metric: that is compared.
+        reference: label of the row that is compared with.
+        difference_W: label of a row to its values minus those of the reference.
+        tests: of these differences.
+        user_W: user ids.
+    """
+    names_G, group_W, windows_G = np.unique(user_W, return_inverse=True, return_counts=True)
+    count = max(1, len(names_G) // 1000)
+    found = []
+    for label, values_W in difference_W.items():
+        sums_G = np.bincount(group_W, weights=values_W)
+        most_G = np.argsort(-np.abs(sums_G), kind="stable")[:count]
+        left = len(values_W) - int(windows_G[most_G].sum())
+        if left == 0:
+            continue
+        mean, without = float(values_W.mean()), float((sums_G.sum() - sums_G[most_G].sum()) / left)
+        noise = tests[label].detectable / POWER_FACTOR / 2  # half a standard error
+        if abs(mean - without) > max(abs(mean) / 2, noise):
+            who = f"{count} of {len(names_G):,} users ({len(values_W) - left:,} of {len(values_W):,} windows)"
+            text = f"{who} make the difference of {label} to {reference} in {metric}: {mean:+.4f},"
+            found.append(Caution("users", f"{text} without them {without:+.4f}"))
     return found
 
 

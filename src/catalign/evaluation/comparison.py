@@ -185,7 +185,7 @@ def compare(
         reference_is_best=baseline is None,
         rows=[_row(method, cells, by_seed, task, embed) for method in methods],
         slice_tables=[SliceTable(name, _slices(found, first, reference, task)) for name, found in masks.items()],
-        cautions=_cautions(task, methods, repeated, cells, names[0], reference),
+        cautions=_cautions(task, methods, repeated, cells, first, reference),
     )
 
 
@@ -299,11 +299,14 @@ def _cautions(
     methods: Sequence[Method],
     repeated: Sequence[str],
     cells: Mapping[Key, Cell],
-    metric: str,
+    first: Mapping[Key, Floats],
     reference: str,
 ) -> list[Caution]:
+    """What a reader has to be told; `first` has the values of the metric that decides."""
     evaluations = [found for method in methods for found in method.evaluations]
-    tests = {label: cell.difference.test for (label, name), cell in cells.items() if name == metric and cell.difference}
+    tests = {key[0]: cell.difference.test for key, cell in cells.items() if key in first and cell.difference}
+    metric = next(name for _, name in first)
+    differences = {label: first[label, metric] - first[reference, metric] for label in tests}
     return [
         *cautions.of_windows(task.dataset, task.split, task.protocol, task.windows),
         *cautions.of_choice({method.label: method.chosen_on for method in methods if method.chosen_on}, task.split),
@@ -311,4 +314,5 @@ def _cautions(
         *cautions.of_settings({method.label: method.settings for method in methods if method.evaluations}),
         *cautions.of_seeds({method.label: method.seeds for method in methods if method.seeds}, repeated),
         *cautions.of_differences(metric, reference, tests, len(task.windows)),
+        *cautions.of_users(metric, reference, differences, tests, task.user_W),
     ]

@@ -61,8 +61,10 @@ def as_rich(comparison: Comparison) -> Group:
     parts: list[Any] = []
     for grid in grids_of(comparison):
         table = Table(box=SIMPLE_HEAD, title=grid.title or None, title_justify="left", title_style="bold")
-        for place, heading in enumerate(grid.headings):
-            table.add_column(heading, justify="right" if place else "left", overflow="fold")
+        longest = max(len(cells[0][0]) for cells in grid.rows)
+        table.add_column(grid.headings[0], overflow="fold", min_width=min(18, longest))
+        for name in grid.headings[1:]:
+            table.add_column(name, justify="right", overflow="fold")
         for cells in grid.rows:
             table.add_row(*("\n".join(lines) for lines in cells))
         parts.append(table)

@@ -77,15 +77,20 @@ def methods_of(evaluations: Sequence[Evaluation], task: Task) -> tuple[list[Meth
 
 
 def labels_of(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
-    """Name each group after its run, without the seed where there are several; longer where two names agree."""
+    """Name each group after its run, without the seed where there are several; where names agree, by what differs.
+
+    That is the evaluation, or the place of the run, or both.
+    """
+    first = [group[0] for group in groups]
     names = [_without_seed(group[0].name) if len(group) > 1 else group[0].name for group in groups]
-    with_evaluation = [
-        f"{name}, {group[0].folder.name}" if names.count(name) > 1 and group[0].run else name
-        for name, group in zip(names, groups, strict=True)
+    longer = [
+        names,
+        [f"{name}, {found.folder.name}" for name, found in zip(names, first, strict=True)],
+        [str(found.run or found.folder) for found in first],
+        [str(found.folder) for found in first],
     ]
     return [
-        str(group[0].folder) if with_evaluation.count(name) > 1 else name
-        for name, group in zip(with_evaluation, groups, strict=True)
+        next(of_kind[place] for of_kind in longer if of_kind.count(of_kind[place]) == 1) for place in range(len(groups))
     ]
 
 

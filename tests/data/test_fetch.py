@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import socket
 import stat
 import threading
 import zipfile
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -191,7 +193,9 @@ def test_a_server_in_trouble_is_asked_again(site: Site, tmp_path: Path, pauses: 
     assert (tmp_path / "set.zip").read_bytes() == CONTENT
 
 
-def test_what_another_try_does_not_mend(site: Site, tmp_path: Path, pauses: list[float]) -> None:
+def test_what_another_try_does_not_mend(
+    site: Site, tmp_path: Path, pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.refusals = [(404, {})]
     said = refusal(lambda: download(site.url, tmp_path / "set.zip"))
     assert said.startswith(f"{site.url}: the server answers 404 Not Found; the publisher may have moved it")
@@ -200,6 +204,10 @@ def test_what_another_try_does_not_mend(site: Site, tmp_path: Path, pauses: list
     assert pauses == [1, 2, 4, 8, 16]
     gone = "http://127.0.0.1:1/set.zip"
     assert "Connection refused" in refusal(lambda: download(gone, tmp_path / "set.zip"))
+    nowhere = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    monkeypatch.setattr(socket, "getaddrinfo", mock.Mock(side_effect=nowhere))
+    said = refusal(lambda: download("http://nowhere.invalid/set.zip", tmp_path / "set.zip"))
+    assert "the server cannot be reached ([Errno -2] Name or service not known); check the network" in said
     assert not list(tmp_path.iterdir())
 
 

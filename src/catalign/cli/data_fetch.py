@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 
 from catalign.data.download import Told
 from catalign.data.fetch import fetch
@@ -72,7 +72,7 @@ def _print_sets(as_json: bool) -> None:
             data=[dict(zip(("name", "about", "size", "terms", "page"), row, strict=True)) for row in rows]
         )
         return
-    table = Table("name", "what", "download", "terms", box=SIMPLE_HEAD)
+    table = Table(Column("name", no_wrap=True), "what", "download", "terms", box=SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row[:-1])
     results.print(table)

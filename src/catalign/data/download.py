@@ -6,6 +6,8 @@ import http.client
 import json
 import re
 import shutil
+import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -160,7 +162,12 @@ def _asking(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
             mend = "the publisher may have moved it: look at the set's page (catalign data fetch lists them)"
             raise UserError(f"the server answers {error.code} {error.reason}", where=url, mend=mend) from error
     except (OSError, http.client.HTTPException) as error:  # a URLError is an OSError
-        raise _BrokenOffError(str(getattr(error, "reason", error)) or type(error).__name__) from error
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        unknown = isinstance(reason, socket.gaierror) and reason.errno == socket.EAI_NONAME
+        if unknown or isinstance(reason, ssl.SSLCertVerificationError):
+            mend = "check the network, and HTTPS_PROXY if there is a proxy"
+            raise UserError(f"the server cannot be reached ({reason})", where=url, mend=mend) from error
+        raise _BrokenOffError(str(reason) or type(reason).__name__) from error
     with contextlib.closing(response):
         yield response
 

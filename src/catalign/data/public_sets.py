@@ -8,10 +8,10 @@ from catalign.errors import UserError
 
 _GROUPLENS = "https://files.grouplens.org/datasets"
 _UCSD = "https://mcauleylab.ucsd.edu/public_datasets/data"
-_MOVIELENS_TERMS = "research; commercial use only with GroupLens's permission; no redistribution"
-_MOVIELENS_OPEN_TERMS = "research; commercial use only with GroupLens's permission; redistribution on the same terms"
-_LASTFM_TERMS = "non-commercial use"
-_UCSD_TERMS = "no licence stated; the publisher asks for citation"
+_MOVIELENS_TERMS = "non-commercial; may not be passed on"
+_MOVIELENS_OPEN_TERMS = "non-commercial; may be passed on, same terms"
+_LASTFM_TERMS = "non-commercial"
+_UCSD_TERMS = "no licence stated; please cite"
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ FAMILIES = {
                 f"{_UCSD}/amazon_v2/metaFiles2/meta_{{category}}.json.gz",
             ),
             tuple(sorted((*_SHARED_CATEGORIES, "AMAZON_FASHION", "Luxury_Beauty", "Prime_Pantry"))),
-            "reviews of one category (5-core) and the metadata of its products", "100 kB to 10 GB", _UCSD_TERMS,
+            "reviews of one category (5-core) and the metadata of its products", "up to several GB", _UCSD_TERMS,
             "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         ),
         PublicFamily(
@@ -155,7 +155,7 @@ FAMILIES = {
                 *_SHARED_CATEGORIES, "Amazon_Fashion", "Baby_Products", "Beauty_and_Personal_Care", "Handmade_Products",
                 "Health_and_Household", "Health_and_Personal_Care", "Subscription_Boxes", "Unknown",
             ))),
-            "all reviews of one category and the metadata of its products", "4 MB to 15 GB", _UCSD_TERMS,
+            "all reviews of one category and the metadata of its products", "up to several GB", _UCSD_TERMS,
             "https://amazon-reviews-2023.github.io/",
         ),
     )

@@ -36,24 +36,37 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             "median": float(np.median(counts)),
             "most": int(counts.max(initial=0)),
         },
-        "splits": {split: _describe_split(dataset.windows(split), counts == 0) for split in SPLITS},
+        "splits": {split: _describe_split(dataset.scan_windows(split), counts == 0) for split in SPLITS},
         "dropped": card.dropped,
         "warnings": card.warnings,
     }
 
 
-def _describe_split(windows: pl.DataFrame, cold: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    lengths = windows["history"].list.len()
-    distribution = lengths.value_counts(sort=False).sort("history")
+def _describe_split(windows: pl.LazyFrame, cold: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Counted in a stream: the windows are never in memory together."""
+    questions = (
+        windows.select(
+            windows=pl.len(),
+            known=pl.col("history").list.contains(pl.col("target")).sum(),
+            first=pl.col("timestamp").min(),
+            last=pl.col("timestamp").max(),
+        ),
+        windows.select(pl.col("user_id").unique()).select(users=pl.len()),
+        windows.group_by(length=pl.col("history").list.len()).len(name="windows").sort("length"),
+        windows.group_by("target").len(name="windows"),
+    )
+    whole, users, lengths, targets = pl.collect_all(questions, engine="streaming")
+    count, known, first, last = whole.row(0)
+    cold_targets = int(targets.filter(pl.Series(cold[targets["target"].to_numpy()]))["windows"].sum())
     return {
-        "windows": windows.height,
-        "users": windows["user_id"].n_unique(),
+        "windows": count,
+        "users": users.item(),
         "history_length": {
-            "mean": lengths.mean(),
-            "windows": {str(length): count for length, count in distribution.iter_rows()},
+            "mean": lengths.select((pl.col("length") * pl.col("windows")).sum()).item() / count if count else None,
+            "windows": {str(length): number for length, number in lengths.iter_rows()},
         },
-        "cold_target_share": None if windows.is_empty() else float(cold[windows["target"].to_numpy()].mean()),
-        "target_in_history_share": windows.select(pl.col("history").list.contains(pl.col("target")).mean()).item(),
-        "first": windows["timestamp"].min(),
-        "last": windows["timestamp"].max(),
+        "cold_target_share": cold_targets / count if count else None,
+        "target_in_history_share": known / count if count else None,
+        "first": first,
+        "last": last,
     }

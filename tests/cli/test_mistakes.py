@@ -163,7 +163,7 @@ def test_a_run_folder_that_is_none(place: Path, toy_run: Path) -> None:
     del provenance["training"]
     Path("half/provenance.json").write_text(json.dumps(provenance))
     said = leaves_nothing(place, "evaluate", "half")
-    assert "half: this run has not finished; train it again with --overwrite" in said
+    assert "half: this run has not finished; go on with it: catalign train --resume --output" in said
 
 
 @pytest.mark.parametrize(
@@ -298,8 +298,8 @@ def test_a_disk_full_in_training_leaves_no_finished_run(
     monkeypatch.undo()
     monkeypatch.chdir(place)
     assert len(saved) == saving
-    assert "run: this run has not finished; train it again with --overwrite" in mistake("evaluate", "run")
-    works(*TRAIN, "--epochs", 1, "--precision", "float32", "--overwrite")
+    assert "run: this run has not finished; go on with it: catalign train --resume --output" in mistake("evaluate", "run")
+    works("train", "--resume", "--output", "run")
     works("evaluate", "run")
 
 

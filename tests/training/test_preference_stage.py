@@ -365,7 +365,7 @@ def test_a_run_that_has_not_finished(sft: dict[str, Path], tmp_path: Path) -> No
     del provenance["training"]
     (tmp_path / "half" / "provenance.json").write_text(json.dumps(provenance))
     said = leaves_nothing(tmp_path, "--stage", "preference", "--from", tmp_path / "half")
-    assert "half: this run has not finished; train it again with --overwrite" in said
+    assert "half: this run has not finished; go on with it: catalign train --resume --output" in said
 
 
 def test_a_dataset_with_another_catalogue(sft: dict[str, Path], tmp_path: Path) -> None:

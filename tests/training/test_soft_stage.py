@@ -110,7 +110,7 @@ def test_a_run_killed_while_the_teacher_answers_goes_on(
         assert catalign(*arguments).code == 0
     assert len(read_answers(tmp_path / "soft" / "distilled")) == 32
     monkeypatch.setattr(distillation, "write_parquet", write)
-    works(*arguments)
+    works("train", "--resume", "--output", tmp_path / "soft")
     statistics = json.loads((tmp_path / "soft" / "distilled" / "statistics.json").read_text())
     assert statistics["windows"] == 48 and statistics["timed"] == 16
     assert "already exists" in mistake(*arguments)

@@ -60,7 +60,7 @@ class Appended(pydantic.BaseModel):
 
     when: str
     catalign: str
-    sources: list[SourceFile]
+    sources: list[SourceQuery | SourceFile]
     split: str = pydantic.Field(description="where the new interactions went: a split, or time, by the own instants")
     items: int
     users: int = pydantic.Field(description="those who were not there before")

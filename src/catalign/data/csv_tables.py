@@ -119,7 +119,9 @@ class _Ragged:
     def number(self, first: int, height: int) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
         """Number the next `height` good rows from `first` on; return the numbers and the one that follows."""
         bad = np.array(self._numbers, dtype=np.int64)
-        good = np.setdiff1d(np.arange(first, first + height + bad.size), bad)[:height]
+        is_good = np.ones(height + bad.size, dtype=np.bool_)
+        is_good[bad[bad < first + is_good.size] - first] = False
+        good = first + np.flatnonzero(is_good)[:height]
         after = int(good[-1]) + 1
         self._numbers = bad[bad >= after].tolist()
         return good, after

@@ -16,7 +16,7 @@ def index_windows(
     the item table lacks, when its target has no title, or when fewer than `min_history` items of its history are left.
 
     Args:
-        windows: as `layouts.PublishedWindows` holds them.
+        windows: as `sources.window_files.PublishedWindows` holds them.
         table: the settled items.
         ledger: counts what is dropped.
         history: longer histories keep their last items.

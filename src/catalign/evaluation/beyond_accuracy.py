@@ -15,7 +15,6 @@ from catalign.evaluation.metrics import NO_ITEM
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 Embedder = Callable[[Ints], npt.NDArray[np.floating]]
 """Item indices [N] to the embeddings of their titles [N, H]."""
 

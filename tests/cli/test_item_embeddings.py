@@ -8,13 +8,16 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import load_file
 
 from catalign.model.item_embedding import PROJECTOR, VECTORS
 from catalign.recommender import Recommender
+from catalign.training.callbacks import LogFile
 from catalign.training.run import load_run
 from catalign.training.validation import Validator
 from toy import catalign, evaluated, log_lines, make_model, mistake, series, works
@@ -186,6 +189,33 @@ def test_embeddings_may_come_from_a_run_and_a_recipe(world: Path, solved: Path, 
     works("train", run / "recipe.yaml", "--output", tmp_path / "again")
     assert series(tmp_path / "again") == series(run)
     assert (tmp_path / "again" / PROJECTOR).read_bytes() == (run / PROJECTOR).read_bytes()
+
+
+def test_a_run_that_was_killed_goes_on_with_its_projector(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(world / "e.parquet", tmp_path)
+    options = (*QUICK, "--epochs", 3, "--checkpoint-steps", 1, "--item-embeddings", tmp_path / "e.parquet")
+    whole, run = train(world, tmp_path / "whole", *options), tmp_path / "killed"
+    log = LogFile.on_log
+
+    def dies(self: LogFile, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        log(self, args, state, control, **kwargs)
+        if state.global_step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LogFile, "on_log", dies)
+    with pytest.raises((KeyboardInterrupt, AssertionError)):
+        train(world, run, *options)
+    monkeypatch.undo()
+    pl.read_parquet(world / "e.parquet").reverse().head(200).write_parquet(tmp_path / "e.parquet")
+    said = mistake("train", "--resume", "--output", run)
+    assert "e.parquet: holds other embeddings than when the run began; put the file back, or train anew" in said
+    shutil.copy(world / "e.parquet", tmp_path)
+    works("train", "--resume", "--output", run)
+    assert series(run) == pytest.approx(series(whole), rel=1e-6)
+    weights = [load_file(folder / PROJECTOR) for folder in (run, whole)]
+    assert all((weights[0][name] - weights[1][name]).abs().max() < 1e-6 for name in weights[1])
 
 
 def test_mistakes(world: Path, solved: Path, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ Legend: I items that have an embedding, W their width, V rows of the input embed
 """
 
 import copy
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -107,6 +109,12 @@ class ItemVectors:
             )  # fmt: skip
         kept = np.flatnonzero(known_C)
         return ItemVectors([catalogue.item_ids[item] for item in kept], self.vector_IW[row_C[kept]])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ids and vectors."""
+        text = json.dumps(self.item_ids, ensure_ascii=False).encode()
+        return hashlib.sha256(text + np.ascontiguousarray(self.vector_IW).tobytes()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `item_embeddings.parquet` into a folder."""

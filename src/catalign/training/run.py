@@ -18,8 +18,7 @@ import catalign
 from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset
 from catalign.errors import UserError
-from catalign.files import disk_error, read_json, sha256_of, whole_file, write_json
-from catalign.model.item_embedding import VECTORS
+from catalign.files import disk_error, read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model, load_trained, save_weights
 from catalign.prompting.histories import LAST_TEN, HistoryRule
@@ -151,9 +150,16 @@ def start_run(
     """Write what is known before training: recipe, template, catalogue, item embeddings and provenance.
 
     With `resume` all that is there already; only the time and the versions it goes on with are added.
+
+    Raises:
+        UserError: with `resume`, the file of the item embeddings holds others by now; or the folder cannot be written.
     """
+    items = _told_items(model)
     if resume:
         facts = read_json(folder / PROVENANCE)
+        if facts.get("item_embeddings") != items:
+            mend = "put the file back, or train anew with --overwrite"
+            raise UserError("holds other embeddings than when the run began", where=recipe.item_embeddings, mend=mend)
         again = {name: value for name, value in provenance(recipe).items() if name not in ("dataset", "seed")}
         write_json(folder / PROVENANCE, {**facts, "resumed": [*facts.get("resumed", []), again]})
         return
@@ -170,9 +176,16 @@ def start_run(
     facts = provenance(recipe)
     if model.item_embedding is not None:
         model.item_embedding.vectors.save(folder)
-        items, width = model.item_embedding.vector_IW.shape
-        facts["item_embeddings"] = {"items": items, "width": width, "sha256": sha256_of(folder / VECTORS)}
+        facts["item_embeddings"] = items
     write_json(folder / PROVENANCE, facts)
+
+
+def _told_items(model: LanguageModel) -> dict[str, Any] | None:
+    """What the provenance says of item embeddings."""
+    if model.item_embedding is None:
+        return None
+    items, width = model.item_embedding.vector_IW.shape
+    return {"items": items, "width": width, "sha256": model.item_embedding.vectors.digest}
 
 
 def is_finished(folder: Path) -> bool:

@@ -115,7 +115,9 @@ def test_windows_from_a_frame() -> None:
     assert user[0] == user[1] == user[3] != user[2]
     assert sorted(set(user.tolist())) == [0, 1]
     empty = Windows.from_frame(frame.clear())
-    assert len(empty) == 0 and empty.histories == []
+    assert len(empty) == 0 and list(empty.histories) == []
+    assert windows.histories[-2].tolist() == [7, 8, 9]
+    assert [history.tolist() for history in windows.histories[1:3]] == [[1, 2], [7, 8, 9]]
     one = Windows.from_frame(frame.head(1))
     assert [history.tolist() for history in one.histories] == [[1]]
 

@@ -4,9 +4,9 @@ Legend: S windows or sequences of a batch, P scored positions, E pairs of a scor
 R rows, N nodes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,32 @@ import torch
 from catalign.model.forest import pack_forest, pack_rows
 from catalign.prompting.positions import Positions, Scores, needed_sequences, scored_positions, text_positions
 from catalign.prompting.prompter import Prompter
+
+
+class Histories(Sequence[npt.NDArray[np.uint32]]):
+    """Histories in one array, without an object for each: those of tens of millions of windows fit into memory.
+
+    Args:
+        items: all their item indices, one history after the other.
+        length_S: how many belong to each.
+    """
+
+    def __init__(self, items: npt.NDArray[np.uint32], length_S: npt.NDArray[np.integer]) -> None:
+        self.items, self.length_S = items, length_S
+        self._end_S = np.cumsum(length_S, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.length_S)
+
+    @overload
+    def __getitem__(self, number: int) -> npt.NDArray[np.uint32]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[npt.NDArray[np.uint32]]: ...
+    def __getitem__(self, number: int | slice) -> npt.NDArray[np.uint32] | list[npt.NDArray[np.uint32]]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(*number.indices(len(self)))]
+        end = self._end_S[number]
+        return self.items[end - self.length_S[number] : end]
 
 
 @dataclass(frozen=True)
@@ -30,7 +56,7 @@ class Windows:
     """
 
     user_S: npt.NDArray[np.int64]
-    histories: list[npt.NDArray[np.uint32]]
+    histories: Sequence[npt.NDArray[np.uint32]]
     target_S: npt.NDArray[np.int64]
     seen_S: npt.NDArray[np.int64]
 
@@ -38,9 +64,8 @@ class Windows:
     def from_frame(cls, frame: pl.DataFrame) -> "Windows":
         """Read the frame of `Dataset.windows`; users are numbered in the order of their ids."""
         user = frame["user_id"].rank("dense").to_numpy().astype(np.int64) - 1
-        lengths = frame["history"].list.len().to_numpy()
-        flat = frame["history"].explode(empty_as_null=False).to_numpy()
-        histories = np.split(flat, np.cumsum(lengths)[:-1]) if len(frame) else []
+        items = frame["history"].explode(empty_as_null=False).to_numpy()
+        histories = Histories(items, frame["history"].list.len().to_numpy())
         return cls(user, histories, frame["target"].to_numpy().astype(np.int64), count_seen(frame))
 
     def __len__(self) -> int:

@@ -94,7 +94,7 @@ def add_titles(windows: Windows, items: int) -> Windows:
     empty = np.zeros(0, dtype=np.uint32)
     return Windows(
         user_S=np.concatenate([np.arange(items), windows.user_S + items]),
-        histories=[empty] * items + windows.histories,
+        histories=[empty] * items + list(windows.histories),
         target_S=np.concatenate([np.arange(items), windows.target_S]),
         seen_S=np.concatenate([np.zeros(items, dtype=np.int64), windows.seen_S]),
     )

@@ -15,6 +15,7 @@ from catalign.data.titles import (
     TitleFormat,
     distinguish,
     load_tokenizer,
+    plain_text,
     shorten_to_tokens,
     shorten_to_words,
     token_counter,
@@ -83,9 +84,19 @@ def test_a_field_that_is_not_there_is_told() -> None:
         UserError, match=r"no field 'maker'; choose from item_id, title, brand, year, or keep .*--metadata"
     ):
         written("{title} by {maker}")
-    lists = GAMES.with_columns(tags=pl.lit(["a", "b"]))
-    with pytest.raises(UserError, match="'tags' holds lists"):
-        TitleFormat("{title} {tags}").write(lists, clean=True)
+    objects = GAMES.with_columns(tags=pl.struct("brand"))
+    with pytest.raises(UserError, match="'tags' holds objects"):
+        TitleFormat("{title} {tags}").write(objects, clean=True)
+
+
+def test_lists_are_shown_as_their_members() -> None:
+    tags = pl.Series("tags", ['["PC", "R&amp;D"]', "[]", '["one"]', "[1993] plain"])
+    assert plain_text(tags, clean=True).to_list() == ["PC, R&D", None, "one", "[1993] plain"]
+    assert plain_text(pl.Series("tags", [["PC", "Xbox"], [], None, [None]]), clean=False).to_list() == [
+        "PC, Xbox", None, None, None,
+    ]  # fmt: skip
+    years = GAMES.with_columns(years=pl.Series([[2001, 2002], [2003], [], None]))
+    assert TitleFormat("{title}[ ({years})]").write(years, clean=True)[0][0] == "Halo (2001, 2002)"
 
 
 @pytest.mark.parametrize(

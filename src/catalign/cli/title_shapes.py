@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import polars as pl
+from transformers import PreTrainedTokenizerBase
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.catalogue.trie import TrieStatistics
-from catalign.data.titles import TITLE, TitleFormat, distinguish, load_tokenizer, shorten_to_words
+from catalign.data.titles import TITLE, TitleFormat, distinguish, load_tokenizer, shorten_to_words, writable
 from catalign.model.embedded import PRESETS, build_tokenizer
 from catalign.prompting.prompter import encode_pieces
 
@@ -24,6 +25,7 @@ def trie_shape(titles: list[str], tokenizer_name: str | None) -> TrieStatistics:
     Raises:
         UserError: there is no such tokenizer, or a title has no tokens.
     """
+    tokenizer: PreTrainedTokenizerBase
     if tokenizer_name is None:
         tokenizer = build_tokenizer(titles, PRESETS["small"].vocabulary)
     else:
@@ -37,7 +39,7 @@ def strategies(items: pl.DataFrame) -> Iterator[tuple[str, list[str]]]:
     """The titles of a dataset's items as they are, then as each strategy would have them on top of that."""
     yield "as they are", items[TITLE].to_list()
     for column in items.drop("item_id", TITLE):
-        if not column.dtype.is_nested():
+        if writable(column):
             with_column = TitleFormat(f"{{title}}[, {{{column.name}}}]")
             yield f"with {column.name}", with_column.write(items, clean=True)[0].to_list()
     for words in WORDS:

@@ -97,7 +97,7 @@ class TitleFormat:
             The titles, and how many items have their title alone because a field is missing.
 
         Raises:
-            UserError: a field that is no column of the items, or one that holds lists.
+            UserError: a field that is no column of the items, or one that holds objects.
         """
         for name in self.fields:
             _check_field(name, items, self._where)
@@ -114,8 +114,8 @@ def _check_field(name: str, items: pl.DataFrame, where: str) -> None:
             f"there is no field {name!r}", where=where,
             mend=f"choose from {', '.join(fields)}, or keep a column of the items with --metadata",
         )  # fmt: skip
-    if items.schema[name].is_nested():
-        raise UserError(f"the column {name!r} holds lists", where=where, mend="take a column of text or numbers")
+    if not writable(items[name]):
+        raise UserError(f"the column {name!r} holds objects", where=where, mend="take a column of text or numbers")
 
 
 def _write_part(part: _Part) -> pl.Expr:
@@ -124,13 +124,26 @@ def _write_part(part: _Part) -> pl.Expr:
 
 
 def plain_text(column: pl.Series, *, clean: bool) -> pl.Series:
-    """A metadata column as text, cleaned as titles are if `clean`; null where there is none."""
-    text = column.cast(pl.String)
-    return (
-        clean_titles(text).alias(column.name)
-        if clean
-        else text.to_frame().select(blank_to_null(pl.col(text.name)))[text.name]
-    )
+    """A metadata column as text, a list (also one of texts in JSON) as its members with commas; null where nothing is.
+
+    Args:
+        column: as `writable` allows it.
+        clean: clean the text as titles are.
+    """
+    if isinstance(column.dtype, pl.List):
+        column = column.cast(pl.List(pl.String)).list.join(", ")
+    text = pl.col(column.name)
+    members = text.str.slice(2, text.str.len_chars() - 4).str.replace_all(r'"\s*,\s*"', ", ")
+    is_list = text.str.starts_with('["') & text.str.ends_with('"]')
+    shown = pl.when(text != "[]").then(pl.when(is_list).then(members).otherwise(text))
+    plain = column.cast(pl.String).to_frame().select(blank_to_null(shown).alias(column.name))[column.name]
+    return clean_titles(plain).alias(column.name) if clean else plain
+
+
+def writable(column: pl.Series) -> bool:
+    """Whether a column can be part of a title: text, numbers, or lists of these."""
+    dtype = column.dtype.inner if isinstance(column.dtype, pl.List) else column.dtype
+    return not dtype.is_nested()
 
 
 def shorten_to_words(titles: pl.Series, most: int) -> pl.Series:
@@ -194,7 +207,7 @@ def distinguish(
     frame = frame.with_columns(marks=pl.lit(""))
     counts: dict[str, int] = {}
     for column in items.drop("item_id", TITLE, *_OWN, strict=False):
-        if column.dtype.is_nested() or not frame[TITLE].is_duplicated().any():
+        if not writable(column) or not frame[TITLE].is_duplicated().any():
             continue
         value = plain_text(column, clean=clean).alias("value")
         frame = frame.with_columns(pl.when(value.str.len_chars() <= LONGEST_MARK).then(value).alias("value"))

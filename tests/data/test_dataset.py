@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 from catalign.data.dataset import Dataset, load_dataset
@@ -26,9 +28,16 @@ def test_a_dataset_reads_back(dataset: Dataset) -> None:
     assert again.training_counts().sum() == again.card.splits["train"].interactions
 
 
+def test_what_is_counted_in_a_stream_is_what_the_tables_hold(dataset: Dataset) -> None:
+    training = dataset.interactions.filter(pl.col("split") == "train")["item"].to_numpy()
+    assert dataset.training_counts().tolist() == np.bincount(training, minlength=dataset.items.height).tolist()
+    assert dataset.scan_windows("test").collect().equals(dataset.windows("test"))
+
+
 def test_an_unknown_split_is_told(dataset: Dataset) -> None:
-    with pytest.raises(UserError, match="there is no split 'dev'; choose from train, valid, test"):
-        dataset.windows("dev")
+    for read in (dataset.windows, dataset.scan_windows):
+        with pytest.raises(UserError, match="there is no split 'dev'; choose from train, valid, test"):
+            read("dev")
 
 
 def test_other_folders_are_told(tmp_path: Path, dataset: Dataset) -> None:
@@ -49,8 +58,12 @@ def test_other_folders_are_told(tmp_path: Path, dataset: Dataset) -> None:
 def test_a_missing_or_damaged_table_is_told(dataset: Dataset) -> None:
     (dataset.folder / "items.parquet").write_bytes(b"PAR1")
     (dataset.folder / "windows" / "test.parquet").unlink()
+    (dataset.folder / "interactions.parquet").unlink()
     again = load_dataset(dataset.folder)
     with pytest.raises(UserError, match=r"items\.parquet is missing or damaged"):
         _ = again.items
-    with pytest.raises(UserError, match=r"windows/test\.parquet is missing or damaged"):
-        again.windows("test")
+    for read in (again.windows, again.scan_windows):
+        with pytest.raises(UserError, match=r"windows/test\.parquet is missing or damaged"):
+            read("test")
+    with pytest.raises(UserError, match=r"interactions\.parquet is missing or damaged"):
+        again.training_counts()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalign.data.splits import SPLITS, chronological, cut_instants, given_names, leave_one_out
+from catalign.data.splits import SPLITS, chronological, cut_instants, given_names, leave_one_out, out_of_time_order
 from catalign.errors import UserError
 
 
@@ -52,6 +52,25 @@ def test_nothing_to_cut_is_told() -> None:
 def test_leave_one_out_takes_the_last_two_of_users_with_three() -> None:
     split = leave_one_out(log([[1, 2, 3, 4], [1, 2], [5, 6, 7]]))
     assert split.to_list() == ["train", "train", "valid", "test", "train", "train", "train", "valid", "test"]
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.sampled_from(SPLITS), max_size=6), max_size=6))
+def test_splits_of_users_are_those_of_a_loop(given_splits: list[list[str]]) -> None:
+    frame = log([list(range(len(mine))) for mine in given_splits])
+    last_two = [
+        "train" if len(mine) < 3 or place < len(mine) - 2 else "valid" if place == len(mine) - 2 else "test"
+        for mine in given_splits
+        for place in range(len(mine))
+    ]
+    assert leave_one_out(frame).to_list() == last_two
+    flat = pl.Series("split", [split for mine in given_splits for split in mine], dtype=pl.Enum(SPLITS))
+    late = [
+        any(SPLITS.index(before) > SPLITS.index(split) for before in mine[:place])
+        for mine in given_splits
+        for place, split in enumerate(mine)
+    ]
+    assert out_of_time_order(frame.with_columns(flat)) == sum(late)
 
 
 def test_the_names_of_given_splits() -> None:

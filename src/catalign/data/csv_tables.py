@@ -14,7 +14,6 @@ import pyarrow.csv as pa_csv
 from catalign.data.ledger import Ledger
 from catalign.data.options import Table
 from catalign.data.streams import (
-    BLOCK_BYTES,
     Ended,
     encoding_error,
     first_lines,
@@ -23,6 +22,7 @@ from catalign.data.streams import (
 )
 from catalign.errors import UserError
 
+BLOCK_BYTES = 1 << 22  # longer than any row should be; pyarrow reads 32 of them ahead
 _DELIMITERS = ",\t;|"
 _UNIT = "\x1f"  # the separator that ASCII has for this; stands for a delimiter of several characters
 _END = "\x03end of table\x03"  # a row of our own after the last one: it is missing when a quotation mark stayed open
@@ -158,4 +158,8 @@ def _batches(
     except (pa.ArrowInvalid, UnicodeError) as error:
         if isinstance(error, UnicodeError) or "UTF8" in str(error):
             raise encoding_error(path, table.encoding) from error
+        if "straddling" in str(error):
+            mend = "close it, or write one row per line"
+            what = f"a row is longer than {BLOCK_BYTES:,} bytes, or a quotation mark is opened and never closed"
+            raise UserError(what, where=path, mend=mend) from error
         raise UserError(f"is not a CSV table ({error})", where=path) from error

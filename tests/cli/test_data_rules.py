@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
-from test_data_commands import COLUMNS, ITEMS, LOG, mistake, run
 
 from catalign.data.dataset import load_dataset
+from toy import mistake, works
+
+LOG = "\n".join(["user,item,time", *(f"u{n % 7},00{n % 5},{1_600_000_000 + n}" for n in range(60))])
+ITEMS = "item,title\n" + "\n".join(f"00{n},Title {n}" for n in range(5))
+COLUMNS = ["--user", "user", "--item", "item", "--time", "time", "--title", "title"]
 
 
 @pytest.fixture
@@ -14,22 +18,24 @@ def prepare(tmp_path: Path) -> list[object]:
     """`data prepare` of two small tables, without an output."""
     (tmp_path / "log.csv").write_text(LOG)
     (tmp_path / "items.csv").write_text(ITEMS.replace("Title 1", "Rock &amp; <b>Roll</b>"))
-    return ["prepare", "--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv", *COLUMNS]
+    return ["data", "prepare", "--interactions", tmp_path / "log.csv", "--items", tmp_path / "items.csv", *COLUMNS]
 
 
-def test_the_rules_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    described = {rule["name"]: rule for rule in json.loads(run("rules", "--json")) if rule["part"] == "tables"}
+def test_the_rules_are_printed() -> None:
+    described = {
+        rule["name"]: rule for rule in json.loads(works("data", "rules", "--json")) if rule["part"] == "tables"
+    }
     assert described["k-core"]["option"] == "--k-core"
     assert (described["html-tags"]["default"], described["unknown-item"]["default"]) == ("on", "always")
-    said = run("rules")
+    said = works("data", "rules")
     assert all(name in said for name in described)
 
 
 def test_rules_by_option_by_name_and_by_file_are_one(tmp_path: Path, prepare: list[object]) -> None:
-    run(*prepare, "--k-core", 2, "--without-rule", "html-tags", "--output", tmp_path / "a")
-    run(*prepare, "--rule", "k-core=2", "--rule", "html-tags=off", "--output", tmp_path / "b")
+    works(*prepare, "--k-core", 2, "--without-rule", "html-tags", "--output", tmp_path / "a")
+    works(*prepare, "--rule", "k-core=2", "--rule", "html-tags=off", "--output", tmp_path / "b")
     (tmp_path / "rules.yaml").write_text("k-core: 9\nhtml-tags: off\nwhite-space: on\n")
-    run(*prepare, "--rules", tmp_path / "rules.yaml", "--rule", "k-core=2", "--output", tmp_path / "c")
+    works(*prepare, "--rules", tmp_path / "rules.yaml", "--rule", "k-core=2", "--output", tmp_path / "c")
     cards = [load_dataset(tmp_path / name).card for name in "abc"]
     assert cards[0] == cards[1] == cards[2]
     assert cards[0].options["without_rules"] == ["html-tags"]
@@ -57,11 +63,11 @@ def test_published_windows_know_the_rules_for_titles_only(tmp_path: Path) -> Non
     (folder / "info.txt").write_text("Rock <b>Roll</b>\t0\nBean\t1\n")
     for split in ("train", "valid", "test"):
         (folder / f"{split}.csv").write_text("user_id,history_item_id,item_id,timestamp\nann,[0],1,5\n")
-    run("prepare", folder, "--without-rule", "html-tags", "--output", tmp_path / "ds")
+    works("data", "prepare", folder, "--without-rule", "html-tags", "--output", tmp_path / "ds")
     dataset = load_dataset(tmp_path / "ds")
     assert dataset.items["title"][0] == "Rock <b>Roll</b>"
     assert {"html-tags", "short-history"} <= {rule.name for rule in dataset.card.rules}
     out = ["--output", tmp_path / "other"]
-    told = mistake("prepare", folder, "--without-rule", "unrated", *out)
+    told = mistake("data", "prepare", folder, "--without-rule", "unrated", *out)
     assert "the rule 'unrated' is for tables of interactions; these windows are cut already" in told
-    assert "--k-core goes with tables" in mistake("prepare", folder, "--rule", "k-core=2", *out)
+    assert "--k-core goes with tables" in mistake("data", "prepare", folder, "--rule", "k-core=2", *out)

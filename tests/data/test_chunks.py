@@ -2,6 +2,7 @@
 
 import errno
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
-def source_of(folder: Path, rows: list[tuple[str, ...]], split: str) -> TableSource:
+def source_of(folder: Path, rows: Sequence[tuple[str, ...]], split: str) -> TableSource:
     lines = [",".join((who, sku, when, part, stars)) for who, sku, when, stars, part in rows]
     (folder / "log.csv").write_text("\n".join(["who,sku,when,part,stars", *lines]))
     (folder / "items.csv").write_text(ITEMS)
@@ -70,7 +71,7 @@ def everything(dataset: Dataset) -> dict[str, Any]:
 @given(ROWS, OPTIONS, st.sampled_from([1, 2, 7]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_the_size_of_the_chunks_changes_nothing(
-    tmp_path: Path, rows: list[tuple[str, ...]], options: dict[str, Any], size: int
+    tmp_path: Path, rows: Sequence[tuple[str, ...]], options: dict[str, Any], size: int
 ) -> None:
     source = source_of(tmp_path, rows, options["split"])
     done: list[Any] = []

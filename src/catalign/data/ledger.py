@@ -17,7 +17,8 @@ class Ledger:
 
     The frames it filters carry the columns `file` and `row`, so that a reject can be found again: the header of a CSV
     file is row 1 (blank lines do not count), the first line of any other file is row 1. Rejects show the columns up to
-    `row`, the row as read; those after it are our own.
+    `row`, the row as read; those after it are our own. Of rows that were turned into numbers before they were dropped
+    they show ids, time and rating as understood (see `show` of `sift`).
 
     Attributes:
         keep: how many rows of each reason the rejects file shows.

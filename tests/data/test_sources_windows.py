@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_sources_tables import BROKEN
 
 import source_files
@@ -74,6 +76,52 @@ def test_one_of_several_sets_is_chosen_by_name(tmp_path: Path, write: Write) -> 
     assert all(path.name.startswith("Books") for path in chosen.paths)
     with pytest.raises(UserError, match="no tables called 'music'"):
         read_windows(tmp_path, layout, Ledger(), name="music")
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        '"',
+        '", "',
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "\n",
+        "\t",
+        "::",
+        "<a_1>",
+        "A",
+        "7",
+        "é",
+        "\\",
+        '"input"',
+        '"output"',
+        "\0",
+    ]
+)
+
+
+@EVERY
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
+def test_whatever_stands_in_a_file_rows_are_kept_or_counted(
+    tmp_path: Path, layout: str, write: Write, data: st.DataObject
+) -> None:
+    write(tmp_path)
+    path = data.draw(st.sampled_from(sorted(path for path in tmp_path.rglob("*") if path.is_file())))
+    whole = path.read_bytes()
+    place = data.draw(st.integers(0, len(whole)))
+    path.write_bytes(whole[:place] + "".join(data.draw(st.lists(FRAGMENTS, max_size=12))).encode() + whole[place:])
+    ledger = Ledger()
+    try:
+        published = read_windows(tmp_path, layout, ledger)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert published.windows.height == ledger.kept("windows")
+        assert published.items.height == ledger.kept("items")
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:

@@ -272,9 +272,7 @@ def test_a_line_that_never_ends_is_refused_before_it_is_all_read(
         ("log.csv", b'user,item\nann,"1\n' + b"bob,2\n" * 10_000),
         ("log.jsonl", b'{"user": 1, "item": 2}\n' * 200 + b"x" * 100_000),
     ):
-        with pytest.raises(
-            UserError, match=r"a line has more than 10,000 characters|a row is longer than 1,024 bytes, or"
-        ):
+        with pytest.raises(UserError, match=r"a line has more than 10,000|a row is longer than 1,024 bytes"):
             read(write(tmp_path, name, content))
 
 

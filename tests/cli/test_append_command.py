@@ -31,7 +31,8 @@ def test_a_week_is_appended(shop: Path) -> None:
     dataset = load_dataset(shop / "ds2")
     assert dataset.items["title"].to_list()[-1] == "mauve lamp"
     assert dataset.card.options == load_dataset(shop / "ds").card.options
-    assert "test" in works("data", "inspect", shop / "ds2")
+    shown = " ".join(works("data", "inspect", shop / "ds2").split())
+    assert "1 items, 1 users, 3 interactions (split: time)" in shown
 
 
 def test_in_place_with_other_columns(shop: Path) -> None:

@@ -54,9 +54,11 @@ def test_items_without_the_metadata_keep_their_title(tmp_path: Path, options: li
     assert load_dataset(tmp_path / "ds").card.titles.alone == 1
 
 
-def test_titles_are_cut_by_a_tokenizer(tmp_path: Path, options: list[object]) -> None:
+def test_titles_are_cut_by_a_tokenizer(tmp_path: Path, options: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     build_tokenizer(["Quiet Lamp", "Quiet Kettle", "Lamp Kettle"], 300).save_pretrained(tmp_path / "tokenizer")
-    works(*options, "--title-tokens", 12, "--tokenizer", tmp_path / "tokenizer")
+    monkeypatch.chdir(tmp_path)
+    works(*options, "--title-tokens", 12, "--tokenizer", "tokenizer")
+    assert load_dataset(tmp_path / "ds").card.options["tokenizer"] == str((tmp_path / "tokenizer").resolve())
     assert titles(tmp_path)[2] == "Quiet Kettle"
     assert "North" not in titles(tmp_path)[3]
 

@@ -79,6 +79,19 @@ def test_a_format_that_cannot_be_read_is_told(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
+@given(
+    st.text(alphabet="{}[]ab ") | st.lists(st.sampled_from(["{title}", "{brand}", "[", "]", "{{", " by "])).map("".join)
+)
+def test_any_format_is_read_or_told(text: str) -> None:
+    try:
+        chosen = TitleFormat(text)
+    except UserError:
+        return
+    if set(chosen.fields) <= set(GAMES.columns):
+        titles, _ = chosen.write(GAMES, clean=True)
+        assert all(title in written for title, written in zip(GAMES["title"], titles, strict=True))
+
+
 def test_a_field_that_is_not_there_is_told() -> None:
     with pytest.raises(
         UserError, match=r"no field 'maker'; choose from item_id, title, brand, year, or keep .*--metadata"

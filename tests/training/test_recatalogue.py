@@ -93,15 +93,16 @@ def test_removed_items_are_recommended_no_longer(shop: Path, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def larger(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset in which the new item was bought."""
+    """The dataset to which a week was appended, in which the new item was there and bought."""
     folder = tmp_path_factory.mktemp("larger")
-    options = write_series(folder)
-    with (folder / "log.csv").open("a") as log:
+    with (folder / "week.csv").open("w") as log:
+        log.write("user,item,time\n")
         for user in range(USERS, USERS + 9):
             log.writelines(
                 f"u{user:03d},i{item:03d},{1_600_000_000 + user * 10_000 + item}\n" for item in range(30, 35)
             )
-    works("data", "prepare", *options[:3], folder / "all.csv", *options[4:], "--output", folder / "ds")
+    week = ["--interactions", folder / "week.csv", "--items", shop / "all.csv"]
+    works("data", "append", shop / "ds", *week, "--output", folder / "ds")
     return folder / "ds"
 
 

@@ -59,6 +59,11 @@ def print_description(folder: Path, description: dict[str, Any]) -> None:
     for table, reasons in description["dropped"].items():
         for reason, count in reasons.items():
             results.print(f"dropped from {table}: {count:,} {reason}")
+    for record in description["appended"]:
+        results.print(
+            f"appended {record['when'][:10]}: {record['items']:,} items, {record['users']:,} users, "
+            f"{record['interactions']:,} interactions (split: {record['split']})"
+        )
     for warning in description["warnings"]:
         results.print(f"[yellow]warning:[/yellow] {warning}")
 

@@ -116,7 +116,7 @@ def _source(dataset: Dataset, addition: Addition) -> TableSource:
     given = addition.interactions or addition.items
     if given is None:
         raise UserError("nothing to append", where=dataset.folder, mend="pass --interactions, --items or both")
-    if dataset.windows("test").columns != ["user_id", "history", "target", "timestamp"]:
+    if dataset.scan_windows("test").collect_schema().names() != ["user_id", "history", "target", "timestamp"]:
         raise UserError(f"a dataset of the layout {dataset.card.layout} cannot grow", where=dataset.folder)
     recorded = dataset.card.options.get("columns") or {}
     usual = {key: recorded.get(key) for key in ("user", "item", "time", "rating", "item_id", TITLE)}

@@ -38,6 +38,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         },
         "splits": {split: _describe_split(dataset.scan_windows(split), counts == 0) for split in SPLITS},
         "dropped": card.dropped,
+        "appended": [record.model_dump() for record in card.appended],
         "warnings": card.warnings,
     }
 

@@ -38,6 +38,11 @@ class TitleOptions(pydantic.BaseModel):
     tokenizer: str | None = None
     without_rules: list[str] = []
 
+    @pydantic.field_validator("tokenizer")
+    @classmethod
+    def _from_anywhere(cls, value: str | None) -> str | None:
+        return str(Path(value).resolve()) if value is not None and Path(value).is_dir() else value
+
     @pydantic.model_validator(mode="after")
     def _check_titles(self) -> Self:
         check_switches(self.without_rules)

@@ -36,6 +36,7 @@ def test_the_program_names_its_commands() -> None:
         "model",
         "train",
         "evaluate",
+        "baseline",
         "compare",
         "recommend",
         "rank",

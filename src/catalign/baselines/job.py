@@ -13,7 +13,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,7 @@ WORKER = Path(__file__).parent / "workers" / "worker.py"
 LISTS: dict[str, Any] = {"window": pl.UInt32, "ranked": pl.List(pl.UInt32), "scores": pl.List(pl.Float32)}
 EMBEDDINGS: dict[str, Any] = {"item": pl.UInt32, "embedding": pl.List(pl.Float32)}
 _SAME = 1e-6  # the worker sums in another order than we do
+_WAKE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def run_worker(python: Path, folder: Path) -> Iterator[dict[str, Any]]:
             raise UserError(f"cannot be started ({error.strerror})", where=python) from error
         assert worker.stdout is not None
         try:
-            for line in worker.stdout:
+            for line in _lines(worker.stdout):
                 yield _event(line)
             code = worker.wait()
         finally:
@@ -135,6 +138,26 @@ def read_answers(folder: Path, valid: pl.DataFrame, asked: pl.DataFrame, *, item
         raise UserError(what, where="the worker's answer")
     path = folder / "embeddings.parquet"
     return Answers(ranked_WK, scores_WK, _read(path, EMBEDDINGS) if path.exists() else None, search, score)
+
+
+def _lines(stream: IO[str]) -> Iterator[str]:
+    """Yield the lines of a pipe, waking now and then: polars' handling of Ctrl-C lets a blocked read go on."""
+    lines: SimpleQueue[str | None] = SimpleQueue()
+
+    def pump() -> None:
+        for line in stream:
+            lines.put(line)
+        lines.put(None)
+
+    Thread(target=pump, daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=_WAKE_SECONDS)
+        except Empty:
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def _event(line: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from rich.progress import Progress
 
 import catalign
 from catalign.baselines.environment import interpreter
@@ -32,13 +33,14 @@ class Budget:
 
     Attributes:
         trials: points of the method's grid, the usual values first, the others drawn.
-        seconds: for all trials; each may use an equal share of what is left, and stops at the end of an epoch.
+        seconds: for all trials, None without limit; each may use an equal share of what is left, and stops at the end
+            of an epoch. On a busy machine a limit in seconds is not the same for all rows; trials are.
         epochs: the most of one trial.
         patience: epochs without a better validation score after which a trial ends.
     """
 
     trials: int = 6
-    seconds: float = 3600.0
+    seconds: float | None = None
     epochs: int = 100
     patience: int = 3
 
@@ -89,12 +91,13 @@ def run_baseline(
         job = Path(temporary)
         write_job(job, settings, dataset.interactions, valid, asked)
         try:
-            _watch(python, job, method)
+            with progress_bar() as progress:
+                _watch(python, job, method, progress)
+                answers = read_answers(job, valid, asked, items=dataset.items.height, depth=DEPTH)
         except UserError as error:
             log = output.with_name(f"{output.name}.worker.log")
             shutil.copyfile(job / "worker.log", log)
             raise UserError(f"{name}: {error}", mend=f"see {log}") from error
-        answers = read_answers(job, valid, asked, items=dataset.items.height, depth=DEPTH)
         expected = {
             "method": name, "split": split, "windows": len(asked), "seed": seed, "exclude_history": exclude_history,
             "chosen on": f"{len(valid)} valid windows", "dataset": dataset.card.files["items.parquet"][:12],
@@ -109,7 +112,7 @@ def run_baseline(
         write_json(folder / "provenance.json", _provenance(method, dataset, settings, answers, started))
         if answers.embeddings is not None:
             _with_ids(answers.embeddings, dataset.items).write_parquet(folder / "item_embeddings.parquet")
-    return {**floor, name: metrics}
+    return {**floor, f"{name} ({method.library})": metrics}
 
 
 def refuse(method: Method, dataset: Dataset) -> None:
@@ -125,19 +128,18 @@ def refuse(method: Method, dataset: Dataset) -> None:
         raise UserError(f"says no time of any training interaction, which {method.name} needs", where=dataset.folder)
 
 
-def _watch(python: Path, job: Path, method: Method) -> None:
-    """Run the worker behind a progress bar of its trials."""
-    with progress_bar() as progress:
-        task = progress.add_task(f"{method.name}: starting {method.library}", total=None, note="")
-        for event in run_worker(python, job):
-            if event["event"] == "epoch":
-                progress.update(
-                    task, total=event["trials"], completed=event["trial"] - 1,
-                    description=f"{method.name}: trial {event['trial']} of {event['trials']}, epoch {event['epoch']}",
-                    note=f"NDCG@10 {event['score']:.4f} on valid, best {event['best']:.4f}",
-                )  # fmt: skip
-            else:
-                progress.update(task, description=f"{method.name}: {event['event']}")
+def _watch(python: Path, job: Path, method: Method, progress: Progress) -> None:
+    """Run the worker and show its trials."""
+    task = progress.add_task(f"{method.name}: starting {method.library}", total=None, note="")
+    for event in run_worker(python, job):
+        if event["event"] == "epoch":
+            progress.update(
+                task, total=event["trials"], completed=event["trial"] - 1,
+                description=f"{method.name}: trial {event['trial']} of {event['trials']}, epoch {event['epoch']}",
+                note=f"NDCG@10 {event['score']:.4f} on valid, best {event['best']:.4f}",
+            )  # fmt: skip
+        else:
+            progress.update(task, description=f"{method.name}: {event['event']}")
 
 
 def _longest_history(dataset: Dataset) -> int:

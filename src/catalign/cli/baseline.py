@@ -46,7 +46,9 @@ def command_of(method: Method) -> Callable[..., None]:
         dataset: Annotated[Path, typer.Option(help="Dataset folder.")],
         output: Annotated[Path, typer.Option(help="The run folder to make.")],
         trials: Annotated[int, typer.Option(min=1, help="Points of the method's grid that are tried.")] = 6,
-        seconds: Annotated[float, typer.Option(min=1, help="For all trials; one in progress ends its epoch.")] = 3600,
+        seconds: Annotated[
+            float | None, typer.Option(min=1, help="Limit for all trials; one in progress ends its epoch.")
+        ] = None,
         epochs: Annotated[int, typer.Option(min=1, help="Most epochs of one trial.")] = 100,
         patience: Annotated[int, typer.Option(min=1, help="Epochs without a better validation score.")] = 3,
         seed: Annotated[int, typer.Option(help="Of weights, batches and drawn trials.")] = 0,

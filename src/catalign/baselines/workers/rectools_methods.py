@@ -79,7 +79,7 @@ def build(method: str, parameters: dict[str, Any], train: "Train", job: dict[str
         similarity = SIMILARITIES[own["similarity"]](K=own["neighbours"])
         return CountModel(ImplicitItemKNNWrapperModel(similarity), train, repeats=repeats)
     if method == "ease":
-        return CountModel(EASEModel(**own), train)
+        return LinearModel(EASEModel(**own), train)
     if method == "ials":
         return FactorModel(AlternatingLeastSquares(**own, random_state=job["seed"]), train, repeats=repeats)
     return Transformer(method, own, train, job["history"])
@@ -123,6 +123,15 @@ class CountModel:
     def embeddings(self) -> "tuple[Array, Array] | None":
         """None are handed out."""
         return None
+
+
+class LinearModel(CountModel):
+    """EASE. RecTools 0.19 scores with the rows of the item-item matrix B; the paper's X B takes its columns."""
+
+    def fit(self) -> None:
+        """Fit it."""
+        super().fit()
+        self.model.weight = np.ascontiguousarray(self.model.weight.T)
 
 
 class FactorModel(CountModel):

@@ -24,6 +24,7 @@ Shapes: W windows, K places of a ranked list, N rows of a table, I trained items
 import importlib
 import itertools
 import json
+import math
 import os
 import platform
 import sys
@@ -143,7 +144,7 @@ def search(
     always has one, and a method without epochs is not cut short.
     """
     drawn = draw_trials(methods.GRIDS[job["method"]], job["trials"], job["seed"])
-    deadline = time.monotonic() + job["seconds"]
+    deadline = time.monotonic() + (math.inf if job["seconds"] is None else job["seconds"])
     best: Model | None = None
     best_score = -1.0
     trials: list[dict[str, Any]] = []

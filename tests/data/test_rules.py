@@ -15,8 +15,8 @@ from catalign.data import fewshot, interactions, items, published
 from catalign.data.cleaning import TITLE_CHANGES, clean_titles
 from catalign.data.dataset import Dataset
 from catalign.data.ledger import Ledger
-from catalign.data.options import Table, TableOptions, TableSource
-from catalign.data.prepare import prepare_tables
+from catalign.data.options import Table, TableOptions, TableSource, WindowOptions
+from catalign.data.prepare import prepare_tables, prepare_windows
 from catalign.data.rules import (
     FEWSHOT_RULES,
     ITEM_RULES,
@@ -30,6 +30,7 @@ from catalign.data.rules import (
     read_rules,
 )
 from catalign.errors import UserError
+from conftest import SHARED
 
 RAW = "  Caf&eacute; <b>Ole\u0301</b>\u200b  no.&nbsp;1 "
 ITEMS = f"sku,name\n001,{RAW}\n002,Bean\n003,Corn\n004,\n005,Dill\n"
@@ -207,3 +208,13 @@ def test_examples_can_stand_in_json() -> None:
     options = TableOptions().model_dump()
     (rule,) = (rule for rule in accounts(ITEM_RULES, options, ledger) if rule.rows)
     assert rule.examples == [{"time": "a", "row": 2}]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the real data sets are not beside the project")
+def test_rules_count_the_hazards_of_real_titles(tmp_path: Path) -> None:
+    toys = prepare_windows(SHARED / "data" / "amazon_toys", "msl", WindowOptions(), tmp_path / "toys")
+    rules = rules_of(toys)
+    assert 0.14 * 11_758 < rules["html-entities"].rows < 0.16 * 11_758
+    assert all("&" in example["before"] for example in rules["html-entities"].examples)
+    assert rules["html-entities"].rows <= toys.card.titles.changed <= sum(rules[rule.name].rows for rule in TITLE_RULES)

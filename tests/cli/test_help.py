@@ -38,6 +38,7 @@ def test_the_program_names_its_commands() -> None:
         "evaluate",
         "baseline",
         "compare",
+        "report",
         "recommend",
         "rank",
         "explain",

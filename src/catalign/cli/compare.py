@@ -51,7 +51,7 @@ def compare(
 
     found = comparison.compare(
         runs, dataset=dataset, metrics=metric or (), by=by or (), baseline=baseline, floor=floor,
-        evaluation=evaluation, embedder=None if embeddings is None else partial(_embedder, embeddings),
+        evaluation=evaluation, embedder=None if embeddings is None else partial(embedder_of, embeddings),
     )  # fmt: skip
     if output is not None:
         with whole_file(output) as place:
@@ -65,7 +65,7 @@ def compare(
             console.print(f"Caution: {caution.text}.", markup=False)
 
 
-def _embedder(run: Path, dataset: Any) -> Any:
+def embedder_of(run: Path, dataset: Any) -> Any:
     """Embeddings of a dataset's titles, under the model that a run began with; kept in the run."""
     from catalign.catalogue.catalogue import Catalogue
     from catalign.errors import UserError

@@ -18,6 +18,7 @@ from catalign.cli.explain import explain
 from catalign.cli.quickstart import quickstart
 from catalign.cli.rank import rank
 from catalign.cli.recommend import recommend
+from catalign.cli.report import report
 from catalign.cli.serve import serve
 from catalign.cli.train import train
 from catalign.errors import UserError
@@ -36,6 +37,7 @@ app.add_typer(model.app, name="model")
 app.command()(train)
 app.command()(evaluate)
 app.command()(compare)
+app.command()(report)
 app.add_typer(baseline.app, name="baseline")
 app.command()(recommend)
 app.command()(rank)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -66,19 +67,31 @@ def serve(
     from catalign.progress import console
     from catalign.serving.variants import load_variants
 
-    variants = load_variants(run, choose_device())
-    app = create_app(Service(variants, settings), allowed)
-    log = logging.getLogger("catalign.requests")
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.addHandler(logging.StreamHandler())
-    named = ", ".join(f"{variant.name} ({variant.share:.0%})" for variant in variants)
-    console.print(f"serving {named} on http://{host}:{port}", markup=False, soft_wrap=True)
-    config = uvicorn.Config(app, host=host, port=port, access_log=False, log_level="warning")
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise UserError("cannot listen there", where=f"--host {host} --port {port}", mend="choose another port")
+    with _bound(host, port) as listening:
+        variants = load_variants(run, choose_device())
+        app = create_app(Service(variants, settings), allowed)
+        log = logging.getLogger("catalign.requests")
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.addHandler(logging.StreamHandler())
+        named = ", ".join(f"{variant.name} ({variant.share:.0%})" for variant in variants)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        console.print(f"serving {named} on {address}", markup=False, soft_wrap=True)
+        config = uvicorn.Config(app, access_log=False, log_level="warning")
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """A socket that has the address already, before a model is loaded for it."""
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise UserError(f"cannot listen there ({error.strerror})", where=f"--host {host} --port {port}",
+                        mend="choose another --port, or an address of this machine") from error  # fmt: skip
+    return bound
 
 
 def _is_loopback(host: str) -> bool:

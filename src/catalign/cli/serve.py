@@ -10,6 +10,8 @@ import typer
 
 from catalign.errors import UserError
 
+BACKLOG = 2048
+
 
 def serve(
     run: Annotated[
@@ -75,6 +77,7 @@ def serve(
         log.propagate = False
         log.addHandler(logging.StreamHandler())
         named = ", ".join(f"{variant.name} ({variant.share:.0%})" for variant in variants)
+        listening.listen(BACKLOG)  # whoever reads the address may call; the server answers in a moment
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         console.print(f"serving {named} on {address}", markup=False, soft_wrap=True)
         config = uvicorn.Config(app, access_log=False, log_level="warning")

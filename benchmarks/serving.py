@@ -1,0 +1,271 @@
+"""The service under load: `python -m benchmarks.serving --run RUN --quick --json`.
+
+A server (`catalign serve`, a process of its own) and an asyncio client on one machine, over loopback, with as many
+connections as named, each asking again as soon as it is answered. Histories are drawn from the run's catalogue with a
+seed. Four parts:
+
+- load: 64 connections; failed answers, throughput, median and 99th percentile of the latency.
+- batching: 32 clients against a server that computes batches, and against one that computes requests one at a time;
+  `ratio` is the median of the throughputs, batched over single, in alternating rounds.
+- updates: changes of the catalogue, one after the other, while 16 clients ask. Every answer is held against the version
+  that it names: an item that this version did not have, or that was not available, is a wrong answer.
+- soak: load for some seconds and the resident memory of the server through it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.setting import SEED, make_parser, parse_options, print_result
+from catalign.catalogue.catalogue import Catalogue
+from catalign.training.run import CATALOGUE
+
+LOAD_CLIENTS, BATCH_CLIENTS, UPDATE_CLIENTS = 64, 32, 16
+CHANGING = 50  # items that updates come back to
+PROGRAM = "from catalign.cli.main import main; main()"
+
+
+@dataclass
+class Tally:
+    """What some clients saw.
+
+    Attributes:
+        seconds: latency of every answer.
+        failed: answers that were not 200, or broken connections.
+        wrong: answers that did not fit their version.
+        elapsed: of the whole round.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    failed: int = 0
+    wrong: int = 0
+    elapsed: float = 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Throughput and latency in numbers."""
+        latency = np.array(self.seconds) * 1000
+        return {
+            "answers": len(latency),
+            "failed": self.failed,
+            "per_second": round(len(latency) / self.elapsed, 1),
+            "p50_ms": round(float(np.percentile(latency, 50)), 1),
+            "p99_ms": round(float(np.percentile(latency, 99)), 1),
+        }
+
+
+@contextlib.contextmanager
+def server(run: Path, *options: str) -> Iterator[tuple[int, int]]:
+    """Start `catalign serve` on a free port; yield port and process id."""
+    command = [sys.executable, "-c", PROGRAM, "serve", str(run), "--port", "0", *options]
+    log = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        assert log.stderr is not None
+        found = next(match for line in log.stderr if (match := re.search(r"http://127.0.0.1:(\d+)", line)))
+        threading.Thread(target=log.stderr.read, daemon=True).start()  # a full pipe would stop the server
+        yield int(found[1]), log.pid
+    finally:
+        log.send_signal(signal.SIGTERM)
+        log.wait()
+
+
+class Connection:
+    """One kept connection that posts JSON; a few lines, so that the client is not what is measured."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Status and answer."""
+        if self._streams is None:
+            self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        reader, writer = self._streams
+        content = json.dumps(body).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n"
+        )
+        writer.write(head.encode() + b"\r\n" + content)
+        header = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = re.search(r"content-length: (\d+)", header)
+        answer = await reader.readexactly(int(length[1]) if length else 0)
+        return int(header.split(" ", 2)[1]), json.loads(answer)
+
+    def close(self) -> None:
+        """Leave."""
+        if self._streams is not None:
+            self._streams[1].close()
+
+
+def questions(run: Path, seed: int) -> Iterator[dict[str, Any]]:
+    """Histories of one to ten items, without end."""
+    ids = Catalogue.load(run / CATALOGUE).item_ids
+    generator = np.random.default_rng(seed)
+    while True:
+        history = generator.choice(len(ids), size=int(generator.integers(1, 11)))
+        yield {"history": [ids[item] for item in history], "k": 10, "unknown_items": "skip"}
+
+
+async def ask(
+    port: int, run: Path, clients: int, going: Callable[[int], bool], check: Callable[[Any], bool] = lambda _: True
+) -> Tally:
+    """Let clients ask while `going(answers so far)`."""
+    tally = Tally()
+
+    async def client(number: int) -> None:
+        connection, asked = Connection(port), questions(run, SEED + number)
+        while going(len(tally.seconds)):
+            started = time.perf_counter()
+            try:
+                status, answer = await connection.post("/v1/recommend", next(asked))
+            except (OSError, asyncio.IncompleteReadError):
+                tally.failed += 1
+                connection = Connection(port)
+                continue
+            tally.seconds.append(time.perf_counter() - started)
+            tally.failed += status != 200
+            tally.wrong += status == 200 and not check(answer)
+        connection.close()
+
+    started = time.perf_counter()
+    await asyncio.gather(*(client(number) for number in range(clients)))
+    tally.elapsed = time.perf_counter() - started
+    return tally
+
+
+def measure_load(run: Path, answers: int) -> dict[str, Any]:
+    """64 connections."""
+    with server(run) as (port, _):
+        asyncio.run(ask(port, run, LOAD_CLIENTS, lambda done: done < 128))
+        return asyncio.run(ask(port, run, LOAD_CLIENTS, lambda done: done < answers)).summary()
+
+
+def measure_batching(run: Path, answers: int, rounds: int) -> dict[str, Any]:
+    """Batched against one at a time, in alternating rounds."""
+    with server(run) as (batched, _), server(run, "--batch-size", "1", "--max-wait-ms", "0") as (single, _):
+        found: dict[str, list[dict[str, float]]] = {"batched": [], "single": []}
+        for _ in range(rounds):
+            for name, port in (("batched", batched), ("single", single)):
+                tally = asyncio.run(ask(port, run, BATCH_CLIENTS, lambda done: done < answers))
+                found[name].append(tally.summary())
+    ratios = [a["per_second"] / b["per_second"] for a, b in zip(found["batched"], found["single"], strict=True)]
+    return {"ratio": round(statistics.median(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios], **found}
+
+
+async def _change(port: int, run: Path, updates: int, rebuilding: int) -> dict[str, Any]:
+    """Clients ask while the catalogue changes."""
+    ids = Catalogue.load(run / CATALOGUE).item_ids
+    known = set(ids)
+    hidden: set[str] = set()
+    closed: dict[int, frozenset[str]] = {1: frozenset()}
+    opened: dict[int, frozenset[str]] = {1: frozenset()}
+    answers: list[tuple[int, list[str]]] = []
+    state = {"going": True, "failed": 0}
+
+    def keep(answer: Any) -> bool:
+        answers.append((answer["catalogue_version"], [item["item_id"] for item in answer["items"]]))
+        return True
+
+    async def changes() -> float:
+        connection, generator = Connection(port), np.random.default_rng(SEED)
+        added: set[str] = set()
+        started = time.perf_counter()
+        for number in range(updates):
+            if number % rebuilding == 0:
+                item = f"new-{number // rebuilding % 5}"
+                body: dict[str, Any] = {"retire": [item]}
+                if item not in added:
+                    body = {"add": [{"item_id": item, "title": f"{item} of the shop"}]}
+                added ^= {item}
+            else:
+                item = ids[int(generator.integers(CHANGING))]
+                body = {"available": {item: item in hidden}}
+                hidden.symmetric_difference_update({item})
+            status, answer = await connection.post("/v1/items", body)
+            state["failed"] += status != 200
+            if status == 200:
+                closed[answer["catalogue_version"]] = frozenset(hidden)
+                opened[answer["catalogue_version"]] = frozenset(added)
+        state["going"] = False
+        return time.perf_counter() - started
+
+    tally, seconds = await asyncio.gather(
+        ask(port, run, UPDATE_CLIENTS, lambda _: bool(state["going"]), keep), changes()
+    )
+    wrong = sum(
+        any(item in closed[version] or item not in known | opened[version] for item in items)
+        for version, items in answers
+    )
+    return {
+        "updates": updates, "rebuilt": len(range(0, updates, rebuilding)), "failed_updates": state["failed"],
+        "updates_per_second": round(updates / seconds, 1), "wrong": wrong,
+        "versions_asked": len({version for version, _ in answers}), **tally.summary(),
+    }  # fmt: skip
+
+
+def measure_updates(run: Path, updates: int, rebuilding: int) -> dict[str, Any]:
+    """Changes during load; every `rebuilding`-th adds or retires an item, the others change availability."""
+    with server(run) as (port, _):
+        return asyncio.run(_change(port, run, updates, rebuilding))
+
+
+async def _soak(port: int, pid: int, run: Path, seconds: float) -> dict[str, Any]:
+    """Load, and the memory through it."""
+    end = time.monotonic() + seconds
+    memory: list[float] = []
+
+    async def watch() -> None:
+        while time.monotonic() < end:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+            await asyncio.sleep(seconds / 20)
+
+    tally, _ = await asyncio.gather(ask(port, run, UPDATE_CLIENTS, lambda _: time.monotonic() < end), watch())
+    return {"seconds": seconds, **tally.summary(), "memory_mib": [round(mib, 1) for mib in memory]}
+
+
+def measure_soak(run: Path, seconds: float) -> dict[str, Any]:
+    """Load for some time."""
+    with server(run) as (port, pid):
+        return asyncio.run(_soak(port, pid, run, seconds))
+
+
+def main() -> None:
+    """Run the parts that were asked for and print them."""
+    parser = make_parser(__doc__, own_data=False)
+    parser.add_argument("--run", type=Path, required=True, help="a run folder")
+    parser.add_argument("--parts", nargs="+", default=["load", "batching", "updates", "soak"], help="which of the four")
+    parser.add_argument("--updates", type=int, default=None, help="changes of the catalogue (10,000; quick 200)")
+    parser.add_argument("--seconds", type=float, default=None, help="length of the soak (300; quick 10)")
+    options = parse_options(parser)
+    quick = options.quick
+    found: dict[str, Any] = {}
+    if "load" in options.parts:
+        found["load"] = measure_load(options.run, 500 if quick else 5000)
+    if "batching" in options.parts:
+        found["batching"] = measure_batching(options.run, 300 if quick else 1500, 3 if quick else 5)
+        found["ratio"] = found["batching"]["ratio"]
+    if "updates" in options.parts:
+        found["updates"] = measure_updates(options.run, options.updates or (200 if quick else 10_000), 20)
+    if "soak" in options.parts:
+        found["soak"] = measure_soak(options.run, options.seconds or (10 if quick else 300))
+    found["same"] = all(found[part].get(name, 0) == 0 for part in ("load", "updates", "soak") if part in found
+                        for name in ("failed", "wrong", "failed_updates"))  # fmt: skip
+    print_result(found, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -33,8 +33,12 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
 def build(method: str, parameters: dict[str, Any], train: "Train", job: dict[str, Any]) -> "Model":
     """Return a model to fit."""
     torch.manual_seed(job["seed"])
-    epochs = min(parameters["n_epochs"], job["epochs"])
-    model = GRU4Rec(**{**parameters, "n_epochs": epochs}, loss="cross-entropy", n_sample=2048, seed=job["seed"])
+    own = {
+        **parameters,
+        "n_epochs": min(parameters["n_epochs"], job["epochs"]),
+        "batch_size": min(parameters["batch_size"], len(np.unique(train.user_N))),  # of sequences; more are refused
+    }
+    model = GRU4Rec(**own, loss="cross-entropy", n_sample=2048, seed=job["seed"])
     return Recurrent(model, train)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalign"
-EVERYBODYS = ("errors", "files", "progress")
+EVERYBODYS = ("errors", "files", "processes", "progress")
 
 
 def allowed_imports() -> dict[str, set[str]]:

@@ -23,6 +23,7 @@ from catalign.evaluation.pairs_protocol import evaluate_pairs
 from catalign.evaluation.predictions import draw_windows
 from catalign.files import write_json
 from catalign.model.precision import choose_device
+from catalign.processes import is_main, join_processes
 from catalign.prompting.choices import ONE_OF, ChoicePrompter, ChoiceTemplate, template_of
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
@@ -97,7 +98,7 @@ def protocol_options(protocol: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 class RunEvaluation:
-    """A run and the dataset it is evaluated on.
+    """A run and the dataset it is evaluated on; several processes share the users among them.
 
     Attributes:
         run: the run, with the catalogue of the dataset.
@@ -118,6 +119,7 @@ class RunEvaluation:
         Raises:
             UserError: either cannot be loaded, or the dataset has another catalogue and `transfer` is off.
         """
+        join_processes()
         if (folder / "config.json").is_file() and not (folder / RECIPE).is_file():
             if dataset is None:
                 raise UserError("is a model, not a run", where=folder, mend="pass a dataset with --dataset")
@@ -242,7 +244,7 @@ class RunEvaluation:
             metrics: with `floor`, those of the floor rows.
             added: what the model's row says behind its objective.
         """
-        if self.run.training:
+        if self.run.training and is_main():
             write_json(self.run.folder / f"{name}{self._elsewhere}.json", metrics)
         label = self.run.recipe.objective.label if self.run.training else "untuned"
         of_model = {key: value for key, value in metrics.items() if key != "floor"}

@@ -15,7 +15,7 @@ from catalign.model.language_model import LanguageModel
 from catalign.model.loading import Lora, add_lora
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN, Template
-from catalign.training.batches import BatchMaker, Windows
+from catalign.training.batches import BatchMaker, Windows, without_windows
 from catalign.training.module import Objective, TrainingModule
 from tiny import ARCHITECTURES, END, VOCABULARY, children_of, tiny_catalogue, tiny_model, tiny_trie
 
@@ -145,7 +145,7 @@ def test_sharing_row_budget_and_order_change_nothing(objective: Objective) -> No
 def test_eight_micro_batches_of_one_are_one_of_eight(objective: Objective) -> None:
     module, batches = setup(tiny_model("llama"), objective)
     whole = loss_and_gradients(module, batches(ALL))
-    parts = [batches([number]) for number in ALL]
+    parts = [*(batches([number]) for number in ALL), without_windows(batches(ALL[:1]))]  # and an idle process
     items = sum(module.count_items(part) for part in parts)
     assert items == module.count_items(batches(ALL))
     module.zero_grad()

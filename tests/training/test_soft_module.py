@@ -10,7 +10,7 @@ import torch
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter, encode_answers
 from catalign.prompting.templates import PLAIN
-from catalign.training.batches import BatchMaker, Windows
+from catalign.training.batches import BatchMaker, Windows, without_windows
 from catalign.training.distillation import SCHEMA
 from catalign.training.module import Objective, TrainingModule
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
@@ -80,7 +80,7 @@ def test_micro_batches_and_shared_prefixes_change_nothing(objective: Objective) 
         model = tiny_model()
         module, batches = setup(model, objective, **packing)
         module.weight, total = 0.4, 0.0
-        made = [batches(part) for part in parts]
+        made = [*(batches(part) for part in parts), without_windows(batches(ALL[:1]))]
         items = torch.as_tensor(sum(module.count_items(part) for part in made))
         for part in made:
             loss = module(**part, num_items_in_batch=items)["loss"]

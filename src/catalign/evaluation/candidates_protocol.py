@@ -19,6 +19,7 @@ from catalign.evaluation.intervals import bootstrap_interval
 from catalign.evaluation.metrics import NO_ITEM, ranks_of_targets, summarise
 from catalign.evaluation.predictions import PredictionWriter, metrics_of_predictions, ranked_array, read_predictions
 from catalign.files import write_json
+from catalign.processes import is_main
 from catalign.progress import progress_bar
 
 Ints = npt.NDArray[np.int64]
@@ -82,9 +83,11 @@ def evaluate_candidates(
                 parts.append(answers(chunk["history"][rows].to_list(), candidate_BN[rows]))
                 progress.advance(task, len(parts[-1]))
             writer.write(chunk, *_ranked(candidate_BN, np.concatenate(parts), free))
+    writer.finish()
     metrics = metrics_of_predictions(folder, counts_I)
     metrics = _with_valid_ratio(metrics, read_predictions(folder), candidate_WN)
-    write_json(folder / "metrics.json", metrics)
+    if is_main():
+        write_json(folder / "metrics.json", metrics)
     return {**metrics, "floor": _floor_metrics(dataset, asked, candidate_WN, counts_I)}
 
 

@@ -12,6 +12,7 @@ from catalign.errors import UserError
 from catalign.evaluation.floor import floor_metrics
 from catalign.evaluation.predictions import PredictionWriter, draw_windows, metrics_of_predictions
 from catalign.files import write_json
+from catalign.processes import is_main
 from catalign.progress import progress_bar
 
 CHUNK = 256  # windows of one part: what an interrupted evaluation loses at most
@@ -67,8 +68,10 @@ def evaluate_search(
                 items_WK[numbers], scores_WK[numbers] = items, scores
                 progress.advance(task, len(numbers))
             writer.write(chunk, items_WK, scores_WK)
+    writer.finish()
     metrics = metrics_of_predictions(folder, dataset.training_counts())
-    write_json(folder / "metrics.json", metrics)
+    if is_main():
+        write_json(folder / "metrics.json", metrics)
     return metrics
 
 

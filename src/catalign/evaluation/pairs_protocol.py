@@ -28,6 +28,7 @@ from catalign.evaluation.predictions import (
     scores_array,
 )
 from catalign.files import write_json
+from catalign.processes import is_main
 from catalign.progress import progress_bar
 
 Ints = npt.NDArray[np.int64]
@@ -84,6 +85,7 @@ def evaluate_pairs(
             order_P2 = np.argsort(-score_P2, axis=1, kind="stable")
             ranked_P2 = np.take_along_axis(items_of_pairs(chunk), order_P2, axis=1)
             writer.write(chunk, ranked_P2, np.take_along_axis(score_P2, order_P2, axis=1))
+    writer.finish()
     warm_P = counts_I[pairs["target"].to_numpy()] > 0
     users_P = pairs["user_id"].to_numpy()
     written = read_predictions(folder)
@@ -93,7 +95,8 @@ def evaluate_pairs(
     metrics = summarise_pairs(score_P2, warm_P, users_P, seed)
     produced = {key: value for key, value in read_settings(folder).items() if key != "depth"}
     metrics = {**metrics, "windows": len(asked), "produced_by": produced}
-    write_json(folder / "metrics.json", metrics)
+    if is_main():
+        write_json(folder / "metrics.json", metrics)
     floor = {
         name: {**summarise_pairs(score_P2, warm_P, users_P, seed), "windows": len(asked)}
         for name, score_P2 in floor_of_pairs(dataset, split, pairs, counts_I).items()

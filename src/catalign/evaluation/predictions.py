@@ -8,7 +8,8 @@ A predictions folder holds
     windows.parquet     what was asked for: window (UInt32 row number in the split's windows), user_id, target (UInt32)
     part-00000.parquet  one batch: window, user_id, target, ranked (List(UInt32), best first), scores (List(Float32))
 
-Each part is written beside its place and renamed, so a kill leaves whole parts only.
+Each part is written beside its place and renamed, so a kill leaves whole parts only. Several processes share the users
+among them and write parts of their own.
 """
 
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from catalign import processes
 from catalign.data.writing import write_parquet
 from catalign.errors import UserError
 from catalign.evaluation.metrics import NO_ITEM, ranks_of_targets, summarise
@@ -49,7 +51,8 @@ class PredictionWriter:
     """Writes predictions part by part, and takes up again where an interrupted evaluation stopped.
 
     Attributes:
-        left: the rows of `asked` that have no prediction yet, in order, with all their columns.
+        left: the rows of `asked` that have no prediction yet, in order, with all their columns; of several processes
+            each has those of its share of the users.
     """
 
     def __init__(self, folder: Path, expected: dict[str, Any], asked: pl.DataFrame, *, depth: int) -> None:
@@ -75,16 +78,19 @@ class PredictionWriter:
         else:
             if _parts(self.folder):
                 raise UserError("holds parts but no predictions.json", where=self.folder, mend="choose another folder")
-            with whole_file(self.folder / "windows.parquet") as partial:
-                write_parquet(_asked_columns(asked), partial)
-            write_json(self.folder / "predictions.json", settings)  # last: its presence marks a folder to resume
+            if processes.is_main():
+                with whole_file(self.folder / "windows.parquet") as partial:
+                    write_parquet(_asked_columns(asked), partial)
+                write_json(self.folder / "predictions.json", settings)  # last: its presence marks a folder to resume
             done = pl.DataFrame(schema=_SCHEMA)
-        for leftover in self.folder.glob(".part-*.partial-*"):  # of a killed evaluation
-            leftover.unlink()
+        if processes.is_main():
+            for leftover in self.folder.glob(".part-*.partial-*"):  # of a killed evaluation
+                leftover.unlink()
         self.depth = depth
-        self.left = asked.join(done.select("window"), on="window", how="anti", maintain_order="left")
+        self.left = _of_this_process(asked.join(done.select("window"), on="window", how="anti", maintain_order="left"))
         numbers = [int(part.stem.removeprefix("part-")) for part in _parts(self.folder)]
-        self._next = max(numbers, default=-1) + 1
+        self._next = max(numbers, default=-1) + 1 + processes.rank()
+        processes.wait_for_all()  # each has seen the same parts
 
     def write(self, batch: pl.DataFrame, ranked_BK: Ints, scores_BK: npt.NDArray[np.floating[Any]]) -> None:
         """Append one part.
@@ -110,8 +116,26 @@ class PredictionWriter:
         )
         with whole_file(self.folder / f"part-{self._next:05d}.parquet") as partial:
             write_parquet(pl.concat([_asked_columns(batch), lists], how="horizontal"), partial)
-        self._next += 1
+        self._next += processes.count()
         self.left = left
+
+    def finish(self) -> None:
+        """Return when the parts of all processes are there.
+
+        Raises:
+            ValueError: this process has windows left.
+        """
+        if len(self.left):
+            raise ValueError(f"{len(self.left):,} windows are left")
+        processes.wait_for_all()
+
+
+def _of_this_process(left: pl.DataFrame) -> pl.DataFrame:
+    """The rows of this process's share of the users, so that windows of one user meet in one process."""
+    if processes.count() == 1:
+        return left
+    users = left["user_id"].unique(maintain_order=True)
+    return left.filter(pl.col("user_id").is_in(users[processes.share(np.arange(len(users)))].implode()))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Legend: S windows or sequences of a batch, P scored positions, E pairs of a scor
 R rows, N nodes.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, overload
@@ -109,6 +110,15 @@ class Batches(Protocol):
 
     def __call__(self, numbers: list[int]) -> dict[str, torch.Tensor]:
         """The batch of the windows with these numbers; what the module's `forward` takes."""
+
+
+def without_windows(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The rows of a batch with nothing in them to predict: its loss is 0, and so is all that is counted in it."""
+    rows, listed = re.compile("_RN$"), re.compile("_[A-Z]$")  # by the shapes in their names
+    return {
+        name: value if rows.search(name) else value[:0] if listed.search(name) else torch.zeros_like(value)
+        for name, value in batch.items()
+    }
 
 
 class BatchMaker:

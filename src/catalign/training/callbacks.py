@@ -17,6 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 
 from catalign.files import whole_file
 from catalign.objectives import AdaptiveTemperature
+from catalign.processes import count, is_main
 
 LOG_FILE = "log.jsonl"
 
@@ -43,6 +44,8 @@ class LogFile(TrainerCallback):
     def restore(self, kept: dict[str, Any]) -> None:
         """Set the clock and cut the file back."""
         self.started = time.monotonic() - kept["seconds"]
+        if not is_main():
+            return
         lines = self._lines()[: kept["lines"]]
         with whole_file(self.path) as partial:
             partial.write_text("".join(lines), encoding="utf-8")
@@ -113,7 +116,7 @@ class TemperatureStep(TrainerCallback):
 
 
 class StepMeans(TrainerCallback):
-    """Logs means over the examples since the last log line, of all micro-batches in all processes.
+    """Logs means since the last log line, over all micro-batches in all processes.
 
     Args:
         names: of the quantities.
@@ -123,24 +126,25 @@ class StepMeans(TrainerCallback):
         self.names = names
         self._sums: torch.Tensor | None = None
 
-    def add(self, values: torch.Tensor) -> None:
-        """Take in one micro-batch: [quantities, examples], without gradient."""
-        sums = torch.cat([values.sum(1), values.new_tensor([values.shape[1]])])
+    def add(self, sum_Q: torch.Tensor, count_Q: torch.Tensor) -> None:
+        """Take in one micro-batch: the sums of the Q quantities, without gradient, and over how much each is."""
+        sums = torch.stack([sum_Q, count_Q.to(sum_Q)])
         self._sums = sums if self._sums is None else self._sums.to(sums) + sums
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if "loss" not in kwargs["logs"] or self._sums is None:
             return
-        *sums, count = self._pooled().tolist()
+        total_Q, count_Q = self._pooled()
         self._sums = None
-        kwargs["logs"].update({name: total / count for name, total in zip(self.names, sums, strict=True)})
+        mean_Q = total_Q / count_Q.clamp(min=1e-6)
+        kwargs["logs"].update(dict(zip(self.names, mean_Q.tolist(), strict=True)))
 
     def _pooled(self) -> torch.Tensor:
         """The sums of all processes."""
         if self._sums is None:
             raise ValueError("nothing was added")
         pooled = self._sums.clone()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if count() > 1:
             torch.distributed.all_reduce(pooled)
         return pooled
 
@@ -152,8 +156,7 @@ class StepMeans(TrainerCallback):
         """Take the sums back; of several processes the first takes them all."""
         if kept["sums"] is not None:
             pooled = torch.tensor(kept["sums"])
-            first = not torch.distributed.is_available() or not torch.distributed.is_initialized()
-            self._sums = pooled if first or torch.distributed.get_rank() == 0 else torch.zeros_like(pooled)
+            self._sums = pooled if is_main() else torch.zeros_like(pooled)
 
 
 class Patience(EarlyStoppingCallback):
@@ -219,7 +222,7 @@ class StopOnSignal(TrainerCallback):
 
     def _everywhere(self, device: torch.device) -> bool:
         """Whether any process was asked, so that all stop at the same step."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if count() > 1:
             asked = torch.tensor(float(self._asked), device=device)
             torch.distributed.all_reduce(asked)
             return bool(asked > 0)

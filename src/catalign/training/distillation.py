@@ -27,6 +27,7 @@ from catalign.errors import UserError
 from catalign.evaluation.predictions import refuse_difference
 from catalign.files import read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
+from catalign.processes import count, is_main, rank, wait_for_all
 from catalign.progress import progress_bar
 from catalign.prompting.prompter import Prompter
 from catalign.training.batches import Windows
@@ -65,6 +66,8 @@ Answer = Callable[[Histories], Answers]
 def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path) -> pl.DataFrame:
     """Let the teacher answer every training window, or go on where a killed distillation of the same settings stopped.
 
+    Several processes answer a part each in turn.
+
     Args:
         teacher: a finished run.
         windows: the training windows.
@@ -77,7 +80,6 @@ def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path)
     Raises:
         UserError: the folder holds answers of another teacher, of other windows or settings.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     expected = {
         **settings.model_dump(),
         "teacher": teacher.checkpoint,
@@ -86,14 +88,18 @@ def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path)
     }
     if (folder / SETTINGS).exists():
         refuse_difference(folder, read_json(folder / SETTINGS), expected)
-    else:
+    elif is_main():
         write_json(folder / SETTINGS, expected)
     done = read_answers(folder)
     left = np.setdiff1d(np.arange(len(windows)), done["window"].to_numpy())
-    seconds = _answer(teacher, windows, settings, folder, left, done=len(done))
+    next_part = max((int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.parquet")), default=-1) + 1
+    wait_for_all()  # each has seen the same parts
+    seconds = _answer(teacher, windows, settings, folder, left, next_part)
+    wait_for_all()
     answers = read_answers(folder)
-    if not (folder / STATISTICS).exists():
+    if is_main() and not (folder / STATISTICS).exists():
         write_json(folder / STATISTICS, {**statistics(answers, windows), "seconds": seconds, "timed": len(left)})
+    wait_for_all()
     return answers
 
 
@@ -109,25 +115,26 @@ def statistics(answers: pl.DataFrame, windows: Windows) -> dict[str, float]:
 
 
 def _answer(
-    teacher: Run, windows: Windows, settings: Distillation, folder: Path, left: npt.NDArray[np.int64], *, done: int
+    teacher: Run, windows: Windows, settings: Distillation, folder: Path, left: npt.NDArray[np.int64], next_part: int
 ) -> float:
     """Answer the windows that are left, a part at a time; returns the seconds it took."""
-    next_part = max((int(part.stem.removeprefix("part-")) for part in folder.glob("part-*.parquet")), default=-1) + 1
+    done = len(windows) - len(left)
     answer = answerer(teacher.model, teacher.prompter, teacher.catalogue, settings)
     started = time.monotonic()
     with progress_bar() as progress:
         task = progress.add_task("self-distilling", total=len(windows), completed=done, note="")
-        for part, start in enumerate(range(0, len(left), CHUNK), next_part):
-            numbers = left[start : start + CHUNK]
+        for part in range(rank(), -(-len(left) // CHUNK), count()):
+            numbers = left[part * CHUNK : (part + 1) * CHUNK]
             answers = answer([windows.histories[number] for number in numbers])
             frame = pl.DataFrame(
                 {"window": numbers, "texts": answers.texts, "items": answers.items, "scores": answers.scores},
                 schema=SCHEMA, strict=False,
             )  # fmt: skip
-            with whole_file(folder / f"part-{part:05d}.parquet") as partial:
+            with whole_file(folder / f"part-{next_part + part:05d}.parquet") as partial:
                 write_parquet(frame, partial)
-            speed = (start + len(numbers)) / (time.monotonic() - started)
-            progress.update(task, advance=len(numbers), note=f"{speed:.0f} prompts/s")
+            answered = min((part + count()) * CHUNK, len(left))  # by all processes, about
+            speed = answered / (time.monotonic() - started)
+            progress.update(task, completed=done + answered, note=f"{speed:.0f} prompts/s")
     return round(time.monotonic() - started, 1)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from catalign.model.precision import choose_device
+from catalign.processes import from_main, is_main, rank
 from catalign.progress import console, progress_bar
 from catalign.training.batches import Batches
 from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile, Patience, SaveOften, StopOnSignal
@@ -58,8 +59,7 @@ def fit(
     """
     steps = -(-len(batches.windows) // recipe.batch_size)
     args = _arguments(recipe, output / CHECKPOINTS, steps, validates=validate is not None, use_bfloat16=use_bfloat16)
-    checkpoint = newest_whole(output / CHECKPOINTS)
-    purge = None if checkpoint is None else step_of(checkpoint) + 1
+    checkpoint = from_main(lambda: newest_whole(output / CHECKPOINTS))
     log_file = LogFile(output / LOG_FILE)
     with progress_bar() as progress, StopOnSignal(steps) as stop:
         trainer = CatalogueTrainer(
@@ -72,13 +72,15 @@ def fit(
                 *callbacks,  # first: they may add to what is logged
                 log_file,
                 LiveLine(progress, description),
-                TensorBoardCallback(SummaryWriter(str(output / "tensorboard"), purge_step=purge)),  # type: ignore[no-untyped-call]
+                *([tensorboard(output / "tensorboard", checkpoint)] if is_main() else []),
                 *([Patience(recipe.validation.patience)] if validate is not None and recipe.validation else []),
                 *([SaveOften(recipe.checkpoint_steps, steps)] if recipe.checkpoint_steps else []),
                 stop,
             ],
         )
         trainer.remove_callback(PrinterCallback)
+        if not is_main():
+            set_seed(recipe.seed + rank())  # so that dropout differs; what must not differ has seeds of its own
         if checkpoint is None:
             trainer.train()
         else:
@@ -108,7 +110,7 @@ def _arguments(
     recipe: StageRecipe, folder: Path, steps: int, *, validates: bool, use_bfloat16: bool
 ) -> TrainingArguments:
     """What the Trainer is told; `steps` are those of an epoch."""
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size // recipe.accumulation,
         gradient_accumulation_steps=recipe.accumulation,
@@ -129,7 +131,16 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
         seed=recipe.seed,
+        ddp_broadcast_buffers=False,  # they are the same everywhere: what moves them is pooled
     )
+    args._n_gpu = min(args.n_gpu, 1)  # one GPU for each process; the Trainer would split batches among all it sees
+    return args
+
+
+def tensorboard(folder: Path, checkpoint: Path | None) -> TensorBoardCallback:
+    """Writes the log for TensorBoard; what was written after the checkpoint that is gone on from is taken back."""
+    purge = None if checkpoint is None else step_of(checkpoint) + 1
+    return TensorBoardCallback(SummaryWriter(str(folder), purge_step=purge))  # type: ignore[no-untyped-call]
 
 
 def peak_memory_gb() -> float:

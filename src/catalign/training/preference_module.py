@@ -232,6 +232,7 @@ class PreferenceModule(LossModule):
             reward_S = self.objective.beta * ratio_S
             above_N = (policy_S[positive_N] > policy_S[negative_N]).to(margin_N.dtype)
             logged = (reward_S[positive_N], reward_S[negative_N], margin_N, above_N)
-            self.means.add(torch.stack([mean_of_examples(value, example_N, examples) for value in logged]))
+            mean_QB = torch.stack([mean_of_examples(value, example_N, examples) for value in logged])
+            self.means.add(mean_QB.sum(1), mean_QB.new_full((len(logged),), examples))
         count = int(num_items_in_batch) if num_items_in_batch is not None else examples
         return {"loss": loss_B.sum() / count}

@@ -29,6 +29,7 @@ from catalign.model.reference import (
     tokenizer_digest,
     train_on,
 )
+from catalign.processes import from_main, in_shares, is_main, join_processes
 from catalign.progress import progress_bar
 from catalign.prompting.choices import ChoicePrompter
 from catalign.prompting.prompter import Prompter
@@ -106,6 +107,7 @@ def train_preference(
     Raises:
         UserError: the output exists; run, dataset, negatives or reference cache do not fit.
     """
+    join_processes()
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
@@ -212,31 +214,46 @@ class PreferenceStage:
 
     def search_negatives(self, progress: Progress | None = None) -> None:
         """Take as negatives what the model recommends now, but for target and history."""
-        windows, count = self.batches.windows, self.recipe.negatives.count
-        found = hard_negatives(
-            self.module.model, self.prompter.trie, self.batches.prompts, windows.histories, windows.target_S, count,
-            self.recipe.objective.score, progress,
-        )  # fmt: skip
-        self.batches.change(found)
+        windows = self.batches.windows
+
+        def search(numbers_S: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            start, stop = int(numbers_S[0]), int(numbers_S[-1]) + 1
+            return hard_negatives(
+                self.module.model, self.prompter.trie, self.batches.prompts[start:stop], windows.histories[start:stop],
+                windows.target_S[start:stop], self.recipe.negatives.count, self.recipe.objective.score, progress,
+            )  # fmt: skip
+
+        self.batches.change(in_shares(np.arange(len(windows)), search))
 
     def take_reference(self, cache: ReferenceCache | None, progress: Progress | None = None) -> None:
-        """Give the batches the reference log-probabilities: from the cache, and what it lacks computed."""
+        """Give the batches the reference log-probabilities: from the cache, and what it lacks computed.
+
+        Of several processes the main one reads and writes the cache; all compute.
+        """
         if cache is None:
             return
         item_SC, prompt_SC = self.batches.item_SC, self.batches.prompt_hashes()
-        score_SC = cache.find(prompt_SC.ravel(), item_SC.reshape(-1, 1)).reshape(item_SC.shape)
+        known = from_main(lambda: cache.find(prompt_SC.ravel(), item_SC.reshape(-1, 1)))
+        score_SC = known.reshape(item_SC.shape)
         unknown_S = np.flatnonzero(np.isnan(score_SC).any(axis=1))
         unknown_S = unknown_S[np.argsort(self.batches.windows.user_S[unknown_S], kind="stable")]
-        task = progress.add_task("reference log-probabilities", total=len(unknown_S), note="") if progress else None
-        for start in range(0, len(unknown_S), WINDOWS_AT_ONCE):
-            numbers = unknown_S[start : start + WINDOWS_AT_ONCE]
-            score_SC[numbers] = self.reference_scores(numbers.tolist())
+        if len(unknown_S):
+            score_SC[unknown_S] = in_shares(unknown_S, lambda numbers_S: self._computed(numbers_S, progress))
+            if is_main():
+                found = (prompt_SC[unknown_S], item_SC[unknown_S], score_SC[unknown_S])
+                cache.add(found[0].ravel(), found[1].reshape(-1, 1), found[2].reshape(-1, 1))
+        self.batches.reference_SC = score_SC
+
+    def _computed(self, numbers_S: npt.NDArray[np.int64], progress: Progress | None) -> npt.NDArray[np.float32]:
+        """The reference's log-probabilities of the titles of some windows, a few windows at a time; [S, C]."""
+        task = progress.add_task("reference log-probabilities", total=len(numbers_S), note="") if progress else None
+        parts = []
+        for start in range(0, len(numbers_S), WINDOWS_AT_ONCE):
+            numbers = numbers_S[start : start + WINDOWS_AT_ONCE]
+            parts.append(self.reference_scores(numbers.tolist()))
             if progress and task is not None:
                 progress.advance(task, len(numbers))
-        if len(unknown_S):
-            found = (prompt_SC[unknown_S], item_SC[unknown_S], score_SC[unknown_S])
-            cache.add(found[0].ravel(), found[1].reshape(-1, 1), found[2].reshape(-1, 1))
-        self.batches.reference_SC = score_SC
+        return np.concatenate(parts)
 
     @torch.no_grad()
     def reference_scores(self, numbers: list[int]) -> npt.NDArray[np.float32]:

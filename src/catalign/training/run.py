@@ -21,6 +21,7 @@ from catalign.errors import UserError
 from catalign.files import disk_error, read_json, whole_file, write_json
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model, load_trained, save_weights
+from catalign.processes import count, is_main, wait_for_all
 from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
@@ -149,11 +150,21 @@ def start_run(
 ) -> None:  # fmt: skip
     """Write what is known before training: recipe, template, catalogue, item embeddings and provenance.
 
-    With `resume` all that is there already; only the time and the versions it goes on with are added.
+    With `resume` all that is there already; only the time and the versions it goes on with are added. Of several
+    processes the main one writes, when all have checked what they find and before any goes on.
 
     Raises:
         UserError: with `resume`, the file of the item embeddings holds others by now; or the folder cannot be written.
     """
+    wait_for_all()
+    if is_main():
+        _write_start(folder, recipe, catalogue, template, model, resume)
+    wait_for_all()
+
+
+def _write_start(
+    folder: Path, recipe: AnyRecipe, catalogue: Catalogue, template: Template, model: LanguageModel, resume: bool
+) -> None:
     items = _told_items(model)
     if resume:
         facts = read_json(folder / PROVENANCE)
@@ -221,6 +232,7 @@ def provenance(recipe: AnyRecipe) -> dict[str, Any]:
         "machine": {
             "platform": platform.platform(),
             "threads": torch.get_num_threads(),
+            "processes": count(),
             "device": str(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else "cpu",
         },
         "seed": recipe.seed,

@@ -128,7 +128,7 @@ class SoftModule(TrainingModule):
         total_2 = torch.stack([loss_P[~distilled_P].sum(), loss_P[distilled_P].sum()])
         counted_2 = batch["item_counts"] if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         count_2 = counted_2.to(total_2).clamp(min=1e-6)
-        self.means.add((total_2.detach() / batch["item_counts"].to(total_2).clamp(min=1e-6))[:, None])
+        self.means.add(total_2.detach(), batch["item_counts"])
         lambda_2 = total_2.new_tensor([1 - self.weight, self.weight])
         return {"loss": self.scaled((lambda_2 * total_2 / count_2).sum())}
 

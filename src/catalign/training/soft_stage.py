@@ -14,6 +14,7 @@ from catalign.model.item_embedding import VECTORS
 from catalign.model.language_model import LanguageModel
 from catalign.model.precision import choose_device
 from catalign.model.reference import tokenizer_digest
+from catalign.processes import join_processes
 from catalign.progress import console
 from catalign.prompting.prompter import Prompter, TokenArray, encode_answers
 from catalign.prompting.templates import load_template
@@ -81,6 +82,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, res
         UserError: the output exists; teacher and dataset or model do not fit; an objective that free answers cannot
             have.
     """
+    join_processes()
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)

@@ -18,6 +18,7 @@ from catalign.model.item_embedding import ItemVectors
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import add_item_embedding, add_lora, load_language_model
 from catalign.model.precision import PrecisionChoice, choose_device, choose_precision
+from catalign.processes import is_main, join_processes, wait_for_all
 from catalign.progress import console
 from catalign.prompting.histories import HistoryRule
 from catalign.prompting.templates import BUILT_IN, load_template
@@ -52,6 +53,7 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False, resume: bool
     Raises:
         UserError: the output exists, or holds nothing to go on with; dataset, model, template or adapter do not fit.
     """
+    join_processes()
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = resolved(recipe, dataset)
@@ -141,8 +143,11 @@ def complete_run(
         )
     except OSError as error:  # of a checkpoint or the log
         raise disk_error(error, output) from error
-    finish_run(output, module.model, summary)
-    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    wait_for_all()  # every process has read the best checkpoint
+    if is_main():
+        finish_run(output, module.model, summary)
+        shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    wait_for_all()
     return summary
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from catalign.files import read_json, write_json
 from catalign.model.loading import load_weights, save_weights
-from catalign.training.batches import Batches, Windows
+from catalign.processes import share
+from catalign.training.batches import Batches, Windows, without_windows
 from catalign.training.callbacks import Patience
 from catalign.training.checkpoints import PARTIAL, STAGE, publish, remembered, restore
 from catalign.training.module import LossModule
@@ -70,6 +72,9 @@ class WindowOrder(Sampler[int]):
 class CatalogueTrainer(Trainer):
     """Trains a `LossModule` on windows.
 
+    Several processes go through the same micro-batches in the same order, and each computes its share of every one: a
+    step is that of one process, whatever their number.
+
     Args:
         module: the model and its loss.
         args: arguments of the Trainer.
@@ -97,18 +102,25 @@ class CatalogueTrainer(Trainer):
             args=args,
             train_dataset=WindowNumbers(len(batches.windows)),
             eval_dataset=None if validate is None else WindowNumbers(0),  # asked for, never read: see `evaluate`
-            data_collator=torch.tensor,  # type: ignore[arg-type]  # numbers only, see `get_batch_samples`
             callbacks=[*module.callbacks(), *callbacks],
         )
         self.add_callback(_TakeUp(self))
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        return self.order
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """The numbers of each micro-batch; not divided among processes, see `get_batch_samples`."""
+        size = self.args.per_device_train_batch_size
+        return DataLoader(WindowNumbers(len(self.order)), size, sampler=self.order, collate_fn=np.array)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """Pack the micro-batches of a step when it begins: the loader looks ahead, and negatives may change."""
-        packed = [self.batches(numbers.tolist()) for numbers in islice(epoch_iterator, num_batches)]
+        """Pack this process's share of the micro-batches of a step when it begins, for negatives may change."""
+        packed = [self._packed_share(numbers) for numbers in islice(epoch_iterator, num_batches)]
         return packed, self._get_num_items_in_batch(packed, device)
+
+    def _packed_share(self, numbers: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+        """Neighbours in the order stay together, and so do the prefixes that they share."""
+        mine = share(numbers)
+        # With fewer windows than processes some have none; they run along, for the gradients of all are added.
+        return self.batches(mine.tolist()) if len(mine) else without_windows(self.batches(numbers[:1].tolist()))
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """What the whole step's loss is divided by: the items of all its micro-batches, in all processes."""
@@ -183,6 +195,7 @@ class CatalogueTrainer(Trainer):
         if any(isinstance(callback, Patience) and callback.exhausted for callback in self.callback_handler.callbacks):
             self.control.should_training_stop = True
         else:
+            self.order.set_epoch(arguments["epoch"])
             super()._run_epoch(**arguments)  # type: ignore[no-untyped-call]
 
     def take_up_log(self) -> None:

@@ -1,6 +1,7 @@
 """How the best epoch is chosen: by search over the full catalogue for windows of the validation split."""
 
 import numpy as np
+import numpy.typing as npt
 
 from catalign.data.dataset import Dataset
 from catalign.decoding.recommend import CatalogueSearch
@@ -8,9 +9,12 @@ from catalign.errors import UserError
 from catalign.evaluation.metrics import hit_rate, ndcg, ranks_of_targets
 from catalign.evaluation.predictions import draw_windows
 from catalign.model.language_model import LanguageModel
+from catalign.processes import in_shares
 from catalign.prompting.prompter import Prompter
 from catalign.training.batches import Windows
 from catalign.training.recipe import StageRecipe, Validation
+
+Ints = npt.NDArray[np.int64]
 
 
 def choose_validation(
@@ -47,6 +51,10 @@ class Validator:
 
     def __call__(self) -> dict[str, float]:
         """Return {"ndcg@10", "hr@10"}."""
-        items_WK, _ = self._search.recommend_all(self.windows.histories, 10)
-        rank_W = ranks_of_targets(items_WK, self.windows.target_S)
+        rank_W = in_shares(np.arange(len(self.windows)), self._ranks)
         return {"ndcg@10": float(np.mean(ndcg(rank_W, 10))), "hr@10": float(np.mean(hit_rate(rank_W, 10)))}
+
+    def _ranks(self, numbers_W: Ints) -> Ints:
+        """The rank of each target among the recommendations for these windows."""
+        items_WK, _ = self._search.recommend_all([self.windows.histories[number] for number in numbers_W], 10)
+        return ranks_of_targets(items_WK, self.windows.target_S[numbers_W])

@@ -15,6 +15,7 @@ from catalign.files import whole_folder, write_json
 from catalign.model.embedded import build_model, build_tokenizer, check_title_lengths, find_preset
 from catalign.model.language_model import LanguageModel
 from catalign.model.precision import choose_device, choose_precision
+from catalign.processes import refuse_processes
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
 from catalign.training.batches import BatchMaker, Windows
@@ -59,6 +60,7 @@ def init_model(
         UserError: no dataset folder, a title longer than the context, or `output` exists (with `overwrite`: and is no
             model folder).
     """
+    refuse_processes("catalign model init")
     if overwrite and output.exists() and not (output / "config.json").is_file():
         raise UserError("is not a model folder, so it is not replaced", where=output, mend="choose another folder")
     dataset = load_dataset(dataset_folder)

@@ -39,6 +39,7 @@ def test_the_program_names_its_commands() -> None:
         "baseline",
         "compare",
         "report",
+        "bench",
         "recommend",
         "rank",
         "explain",

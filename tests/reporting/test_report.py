@@ -182,8 +182,7 @@ def test_the_finding_says_no_more_than_the_tests(place: Path, tmp_path: Path) ->
     poor = made_run(tmp_path / "poor", data, lists_with_target_at(data, [0]), recipe={"epochs": 3})
     like = made_run(tmp_path / "like", data, lists_with_target_at(data, [1] * 11 + [2]), recipe={"epochs": 4})
     assert finding(compare([best, poor])).endswith("It is ahead of the other row (p < .05 after Holm).")
-    said = finding(compare([best, poor, like]))
-    assert "cannot be told apart from “like”" in said and "poor" not in said
+    assert finding(compare([best, like])).endswith("cannot be told apart from “like” (p ≥ .05 after Holm).")
     assert finding(compare([best, poor], baseline="poor")).startswith("“best” has the highest NDCG@10, 1.0000")
 
 

@@ -11,6 +11,7 @@ import typer
 
 import catalign
 from catalign.cli import baseline, data, model
+from catalign.cli.bench import bench
 from catalign.cli.compare import compare
 from catalign.cli.doctor import doctor
 from catalign.cli.evaluate import evaluate
@@ -39,6 +40,7 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(report)
 app.add_typer(baseline.app, name="baseline")
+app.command()(bench)
 app.command()(recommend)
 app.command()(rank)
 app.command()(explain)

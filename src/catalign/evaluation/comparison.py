@@ -164,8 +164,8 @@ def compare(
     names = list(dict.fromkeys(metrics)) or [DEFAULT_METRIC[task.protocol]]
     check_metrics(names, task, min(int(found.settings["depth"]) for found in evaluations))
     masks = {name: slices_of_windows(name, task.windows, data.items, task.counts_I) for name in by}
-    trained, repeated = methods_of(evaluations, task)
     of_floor = floor_answers(task, FLOOR_DEPTH) if floor else {}
+    trained, repeated = methods_of(evaluations, task, taken=of_floor)
     methods = [*(Method(label, [], [answers]) for label, answers in of_floor.items()), *trained]
 
     by_seed = {(method.label, name): method.values_SW(name, task) for method in methods for name in names}

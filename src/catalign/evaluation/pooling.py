@@ -3,7 +3,7 @@
 Shapes: S seeds, W windows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,17 @@ class Method:
         return np.stack([values_of(metric, answers, task) for answers in self.answers])
 
 
-def methods_of(evaluations: Sequence[Evaluation], task: Task) -> tuple[list[Method], list[str]]:
+def methods_of(
+    evaluations: Sequence[Evaluation], task: Task, *, taken: Collection[str] = ()
+) -> tuple[list[Method], list[str]]:
     """Put runs that differ in the seed alone together.
 
     Runs of one recipe and one seed stay apart: they tell nothing about seeds.
+
+    Args:
+        evaluations: in the order of the rows.
+        task: the windows.
+        taken: labels that other rows have.
 
     Returns:
         The methods in the order given, and the labels of runs that stayed apart.
@@ -68,7 +75,7 @@ def methods_of(evaluations: Sequence[Evaluation], task: Task) -> tuple[list[Meth
             groups[f"repeated {place}"] = [found]
         else:
             alike.append(found)
-    labels = labels_of(list(groups.values()))
+    labels = labels_of(list(groups.values()), taken)
     methods = [
         Method(label, group, [answers_of(found, task) for found in group])
         for label, group in zip(labels, groups.values(), strict=True)
@@ -76,21 +83,23 @@ def methods_of(evaluations: Sequence[Evaluation], task: Task) -> tuple[list[Meth
     return methods, [label for label, key in zip(labels, groups, strict=True) if key.startswith("repeated")]
 
 
-def labels_of(groups: Sequence[Sequence[Evaluation]]) -> list[str]:
-    """Name each group after its run, without the seed where there are several; where names agree, by what differs.
+def labels_of(groups: Sequence[Sequence[Evaluation]], taken: Collection[str] = ()) -> list[str]:
+    """Name each group after its run, without the seed; where names agree, or are taken, by what differs.
 
-    That is the evaluation, or the place of the run, or both.
+    That is the seed, the evaluation, the place of the run, or both.
     """
     first = [group[0] for group in groups]
-    names = [_without_seed(group[0].name) if len(group) > 1 else group[0].name for group in groups]
+    names = [found.name for found in first]
     longer = [
+        [_without_seed(name) for name in names],
         names,
         [f"{name}, {found.folder.name}" for name, found in zip(names, first, strict=True)],
         [str(found.run or found.folder) for found in first],
         [str(found.folder) for found in first],
     ]
     return [
-        next(of_kind[place] for of_kind in longer if of_kind.count(of_kind[place]) == 1) for place in range(len(groups))
+        next(kind[place] for kind in longer if kind.count(kind[place]) == 1 and kind[place] not in taken)
+        for place in range(len(groups))
     ]
 
 

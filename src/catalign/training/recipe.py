@@ -268,7 +268,7 @@ def find_objective(name: str, stage: str, *, where: str) -> dict[str, Any]:
     for other, objectives in STAGE_OBJECTIVES.items():
         if name in objectives:
             raise UserError(f"{name} is no objective of the stage {stage}", where=where, mend=f"pass --stage {other}")
-    raise UserError(f"no such objective: {name}", where=where, mend=_choose(name, list(known)))
+    raise UserError(f"no such objective: {name}", where=where, mend=choose_from(name, list(known)))
 
 
 def check_stage(stage: object, *, where: str) -> str:
@@ -278,7 +278,7 @@ def check_stage(stage: object, *, where: str) -> str:
         UserError: there is none.
     """
     if stage not in RECIPES:
-        raise UserError(f"no such stage: {stage}", where=where, mend=_choose(str(stage), list(RECIPES)))
+        raise UserError(f"no such stage: {stage}", where=where, mend=choose_from(str(stage), list(RECIPES)))
     return str(stage)
 
 
@@ -296,14 +296,14 @@ def make_recipe(fields: dict[str, Any], *, where: str) -> AnyRecipe:
         known = _names(kind)
         path = [str(part) for part in first["loc"]]
         if first["type"] == "extra_forbidden":
-            mend = _other_stage(path[-1], kind) or _choose(path[-1], known)
+            mend = _other_stage(path[-1], kind) or choose_from(path[-1], known)
             raise UserError(f"unknown name {'.'.join(path)}", where=where, mend=mend) from error
         name = ".".join(part for part in path if part in known)  # without the branch of a union
         if first["type"] == "missing":
             raise UserError(f"no {name} given", where=where, mend=f"name it: --{name}") from error
         if first["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
-            mend = _choose(str(first["input"]), choices)
+            mend = choose_from(str(first["input"]), choices)
             raise UserError(f"{name}: no such choice: {first['input']}", where=where, mend=mend) from error
         if first["type"] == "value_error":  # of several fields together
             raise UserError(first["msg"].removeprefix("Value error, "), where=where) from error
@@ -311,8 +311,8 @@ def make_recipe(fields: dict[str, Any], *, where: str) -> AnyRecipe:
         raise UserError(f"{name} is {first['input']}", where=where, mend=reason) from error
 
 
-def _choose(name: str, choices: list[str]) -> str:
-    """What to write instead of `name`: the nearest choice, and all of them."""
+def choose_from(name: str, choices: list[str]) -> str:
+    """Say what to write instead of `name`: the nearest choice, and all of them."""
     near = difflib.get_close_matches(name, choices, n=1)
     return (f"did you mean {near[0]}? " if near else "") + f"choose from {', '.join(choices)}"
 

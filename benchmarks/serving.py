@@ -7,7 +7,7 @@ seed. Four parts:
 - load: 64 connections; failed answers, throughput, median and 99th percentile of the latency.
 - batching: 32 clients against a server that computes batches, and against one that computes requests one at a time;
   `ratio` is the median of the throughputs, batched over single, in alternating rounds.
-- updates: changes of the catalogue, one after the other, while 16 clients ask. Every answer is held against the version
+- updates: changes of the catalogue over 32 connections while 16 clients ask. Every answer is held against the version
   that it names: an item that this version did not have, or that was not available, is a wrong answer.
 - soak: load for some seconds and the resident memory of the server through it.
 """
@@ -35,7 +35,8 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.training.run import CATALOGUE
 
 LOAD_CLIENTS, BATCH_CLIENTS, UPDATE_CLIENTS = 64, 32, 16
-CHANGING = 50  # items that updates come back to
+CHANGERS = 32  # connections that change the catalogue
+CHANGING = 10  # items that each of them makes available or not
 PROGRAM = "from catalign.cli.main import main; main()"
 
 
@@ -166,54 +167,62 @@ def measure_batching(run: Path, answers: int, rounds: int) -> dict[str, Any]:
 
 
 async def _change(port: int, run: Path, updates: int, rebuilding: int) -> dict[str, Any]:
-    """Clients ask while the catalogue changes."""
+    """Clients ask while others change the catalogue, each of them items of its own."""
     ids = Catalogue.load(run / CATALOGUE).item_ids
-    known = set(ids)
-    hidden: set[str] = set()
-    closed: dict[int, frozenset[str]] = {1: frozenset()}
-    opened: dict[int, frozenset[str]] = {1: frozenset()}
+    log: list[tuple[int, str, bool]] = []  # version, item, whether it may be recommended from then on
     answers: list[tuple[int, list[str]]] = []
-    state = {"going": True, "failed": 0}
+    left = iter(range(updates))
+    state = {"changing": CHANGERS, "failed": 0}
 
     def keep(answer: Any) -> bool:
         answers.append((answer["catalogue_version"], [item["item_id"] for item in answer["items"]]))
         return True
 
-    async def changes() -> float:
-        connection, generator = Connection(port), np.random.default_rng(SEED)
-        added: set[str] = set()
-        started = time.perf_counter()
-        for number in range(updates):
+    async def change(changer: int) -> None:
+        connection, generator = Connection(port), np.random.default_rng(SEED + changer)
+        is_open = dict.fromkeys(ids[changer : CHANGING * CHANGERS : CHANGERS], True)
+        new = f"new-{changer}"
+        is_new = False
+        for number in left:
             if number % rebuilding == 0:
-                item = f"new-{number // rebuilding % 5}"
-                body: dict[str, Any] = {"retire": [item]}
-                if item not in added:
-                    body = {"add": [{"item_id": item, "title": f"{item} of the shop"}]}
-                added ^= {item}
+                item, opens = new, not is_new
+                added = [{"item_id": new, "title": f"{new} of the shop"}]
+                body: dict[str, Any] = {"add": added} if opens else {"retire": [new]}
+                is_new = opens
             else:
-                item = ids[int(generator.integers(CHANGING))]
-                body = {"available": {item: item in hidden}}
-                hidden.symmetric_difference_update({item})
+                item = list(is_open)[int(generator.integers(len(is_open)))]
+                opens = is_open[item] = not is_open[item]
+                body = {"available": {item: opens}}
             status, answer = await connection.post("/v1/items", body)
-            state["failed"] += status != 200
             if status == 200:
-                closed[answer["catalogue_version"]] = frozenset(hidden)
-                opened[answer["catalogue_version"]] = frozenset(added)
-        state["going"] = False
-        return time.perf_counter() - started
+                log.append((answer["catalogue_version"], item, opens))
+            else:
+                state["failed"] += 1
+        state["changing"] -= 1
 
-    tally, seconds = await asyncio.gather(
-        ask(port, run, UPDATE_CLIENTS, lambda _: bool(state["going"]), keep), changes()
-    )
-    wrong = sum(
-        any(item in closed[version] or item not in known | opened[version] for item in items)
-        for version, items in answers
-    )
+    started = time.perf_counter()
+    asking = asyncio.create_task(ask(port, run, UPDATE_CLIENTS, lambda _: state["changing"] > 0, keep))
+    await asyncio.gather(*map(change, range(CHANGERS)))
+    tally = await asking
     return {
-        "updates": updates, "rebuilt": len(range(0, updates, rebuilding)), "failed_updates": state["failed"],
-        "updates_per_second": round(updates / seconds, 1), "wrong": wrong,
-        "versions_asked": len({version for version, _ in answers}), **tally.summary(),
+        "updates": updates, "rebuilding": len(range(0, updates, rebuilding)), "failed_updates": state["failed"],
+        "versions": max(version for version, _, _ in log), "seconds": round(time.perf_counter() - started, 1),
+        "wrong": _wrong(ids, log, answers), "versions_asked": len({version for version, _ in answers}),
+        **tally.summary(),
     }  # fmt: skip
+
+
+def _wrong(ids: list[str], log: list[tuple[int, str, bool]], answers: list[tuple[int, list[str]]]) -> int:
+    """Answers that hold an item which their version did not have or did not recommend."""
+    opened, wrong, done = set(ids), 0, 0
+    log = sorted(log, key=lambda change: change[0])
+    for version, items in sorted(answers, key=lambda answer: answer[0]):
+        while done < len(log) and log[done][0] <= version:
+            _, item, opens = log[done]
+            (opened.add if opens else opened.discard)(item)
+            done += 1
+        wrong += not opened.issuperset(items)
+    return wrong
 
 
 def measure_updates(run: Path, updates: int, rebuilding: int) -> dict[str, Any]:

@@ -69,12 +69,19 @@ class Version:
         number: from 1, rising.
         catalogue: its items.
         available_I: which may be recommended.
+        frame: items, counts, metadata and availability, as updates take them.
     """
 
     def __init__(
-        self, number: int, catalogue: Catalogue, available_I: BoolArray, searches: dict[str, CatalogueSearch]
+        self,
+        number: int,
+        catalogue: Catalogue,
+        available_I: BoolArray,
+        searches: dict[str, CatalogueSearch],
+        frame: pl.DataFrame | None = None,
     ) -> None:
         self.number, self.catalogue, self.available_I = number, catalogue, available_I
+        self.frame = catalogue.to_frame().with_columns(pl.Series(AVAILABLE, available_I)) if frame is None else frame
         self._whole = searches
         self._filters: OrderedDict[str, BoolArray] = OrderedDict()
         self._searches: OrderedDict[tuple[str, int, bool, str], CatalogueSearch] = OrderedDict()
@@ -111,10 +118,6 @@ class Version:
                 search.beams, search.exclude_history = beams, exclude_history
                 _remember(self._searches, key, search)
         return search
-
-    def to_frame(self) -> pl.DataFrame:
-        """Items, counts, metadata and availability, as updates take them."""
-        return self.catalogue.to_frame().with_columns(pl.Series(AVAILABLE, self.available_I))
 
 
 def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
@@ -169,7 +172,7 @@ class LiveCatalogue:
     def _make(self, pending: "list[_Pending]") -> None:
         """One version of several updates; if they do not go together, one of each."""
         old = self.current
-        frame, good = old.to_frame(), []
+        frame, good = old.frame, []
         for entry in pending:
             try:
                 frame = _applied(frame, entry.update)
@@ -195,7 +198,7 @@ class LiveCatalogue:
         """The version of a table of items; without new or retired ones the tries are those that there were."""
         available_I = frame[AVAILABLE].to_numpy()
         if not rebuild:
-            return Version(old.number + 1, old.catalogue, available_I, old.searches)
+            return Version(old.number + 1, old.catalogue, available_I, old.searches, frame)
         items = frame.drop(AVAILABLE, COUNT)
         catalogue = Catalogue.from_frame(items, frame[COUNT].to_numpy())
         fresh = sorted(set(catalogue.titles) - set(old.catalogue.titles))
@@ -205,7 +208,7 @@ class LiveCatalogue:
             _check_written(variant, fresh)
             prompter = prompter_of(run.recipe, run.model, catalogue, run.prompter.template)
             searches[variant.name] = self._search(variant, prompter)
-        return Version(old.number + 1, catalogue, available_I, searches)
+        return Version(old.number + 1, catalogue, available_I, searches, frame)
 
     def _search(self, variant: Variant, prompter: Any) -> CatalogueSearch:
         search = CatalogueSearch(variant.run.model, prompter, beams=1, batch_size=self._batch_size)

@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from benchmarks.fewshot_rows import BASE, ROWS, SFT, SFT_PAIRS, TRAINING_PAIRS, UNSEEN, Scores, tables
 from catalign.catalogue.catalogue import Catalogue
 from catalign.cli.main import quieten_libraries
-from catalign.data.dataset import Dataset, load_dataset, write_card
+from catalign.data.dataset import CARD, Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.layouts import WINDOW_LAYOUTS, recognise, table_source
 from catalign.data.options import FewshotOptions, TableOptions, WindowOptions
@@ -178,7 +178,7 @@ def fewshot_dataset(options: argparse.Namespace, domain: str) -> Dataset:
         path = made.folder / "windows/train.parquet"
         write_parquet(train.filter(pl.col("negatives").list.len() >= most), path)
         files = {**made.card.files, "windows/train.parquet": sha256_of(path)}
-        write_card(made.folder, made.card.model_copy(update={"files": files}))
+        write_json(made.folder / CARD, made.card.model_copy(update={"files": files}).model_dump(mode="json"))
         for file in list(made.folder.iterdir()):
             file.rename(partial / file.name)
         made.folder.rmdir()

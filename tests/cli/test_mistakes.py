@@ -298,7 +298,8 @@ def test_a_disk_full_in_training_leaves_no_finished_run(
     monkeypatch.undo()
     monkeypatch.chdir(place)
     assert len(saved) == saving
-    assert "run: this run has not finished; go on with it: catalign train --resume --output" in mistake("evaluate", "run")
+    said = mistake("evaluate", "run")
+    assert "run: this run has not finished; go on with it: catalign train --resume --output" in said
     works("train", "--resume", "--output", "run")
     works("evaluate", "run")
 

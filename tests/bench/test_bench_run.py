@@ -189,6 +189,7 @@ def test_ending_it_ends_the_command(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # eleven processes that each import torch
 def test_the_shipped_shop_suite_runs(tmp_path: Path) -> None:
     board = tmp_path / "board.md"
     works("bench", ROOT / "recipes" / "shop.yaml", "--output", tmp_path / "out", "--leaderboard", board)

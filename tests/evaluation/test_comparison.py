@@ -108,6 +108,15 @@ def test_models_made_anew_for_each_seed_are_pooled(make: Make) -> None:
     assert [row.label for row in compare(runs).rows] == ["x"]
 
 
+def test_a_row_is_called_by_its_method_where_no_other_is(make: Make) -> None:
+    alone = make("popularity-seed0", GOOD)
+    assert [row.label for row in compare([alone]).rows] == ["popularity"]
+    both = compare([alone, make("x", POOR, recipe={"epochs": 3})], floor=True)
+    assert [row.label for row in both.rows] == ["popularity", "item-kNN", "item-kNN, ordered", "popularity-seed0", "x"]
+    named = compare([make("popularity", GOOD)], floor=True)
+    assert len({row.label for row in named.rows}) == 4, "the floor row of that name is not lost"
+
+
 def test_one_seed_twice_is_no_further_seed(make: Make) -> None:
     comparison = compare([make("a", GOOD), make("b", POOR)])
     assert [row.label for row in comparison.rows] == ["a", "b"]

@@ -137,7 +137,7 @@ def notes(comparison: Comparison) -> list[str]:
             f"Differences to {comparison.reference}{best} on the same {windows}; p by sign flips of users, corrected "
             f"after Holm for {tests} difference{'s' if tests > 1 else ''}."
         )
-    if comparison.slice_tables:
+    if comparison.slice_tables and tests:
         lines.append(f"By slices: * differs from {comparison.reference} (p < .05 after Holm over the table).")
     names = [name.partition("@") for name in comparison.metrics]
     same = [f"{(name + at + k).upper()} is {(SAME_NUMBER[name] + at + k).upper()}" for name, at, k in names

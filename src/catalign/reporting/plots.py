@@ -42,8 +42,9 @@ def estimates(comparison: Comparison, looks: Looks) -> Picture:
         for axes, metric in zip(axes_M, metrics, strict=True):
             _dots(axes, rows, looks, [row.metrics[metric].mean for row in rows], four_digits,
                   [(row.metrics[metric].low, row.metrics[metric].high) for row in rows])  # fmt: skip
-            reference = next(row for row in rows if row.label == comparison.reference)
-            axes.axvline(reference.metrics[metric].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+            if len(rows) > 1:
+                reference = next(row for row in rows if row.label == comparison.reference)
+                axes.axvline(reference.metrics[metric].mean, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
             axes.set_title(heading(metric))
         name = heading(metrics[0])
         told = "; ".join(
@@ -51,7 +52,8 @@ def estimates(comparison: Comparison, looks: Looks) -> Picture:
             for row in rows
             for cell in [row.metrics[metrics[0]]]
         )
-        caption = f"Means with 95 % bootstrap intervals over users. The dashed line is {comparison.reference}."
+        dashed = f" The dashed line is {comparison.reference}." if len(rows) > 1 else ""
+        caption = f"Means with 95 % bootstrap intervals over users.{dashed}"
         return picture(figure, f"{name} of every row with its 95 % interval: {told}.", caption)
 
 
@@ -108,8 +110,8 @@ def validation(curves: Curves, looks: Looks) -> Picture | None:
             for curve in found
         )
         caption = (
-            "The ring is the best epoch, which is kept. Every run uses validation windows of its own draw; a baseline "
-            "uses all, and the trial that was chosen is shown."
+            "The ring is the best epoch, which is kept. Runs validate on windows that their seed draws; a baseline "
+            "on all of them, and the trial that was chosen is shown."
         )
         return picture(figure, f"NDCG@10 on validation windows while training: {told}.", caption)
 

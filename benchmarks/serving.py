@@ -7,7 +7,7 @@ seed. Four parts:
 - load: 64 connections; failed answers, throughput, median and 99th percentile of the latency.
 - batching: 32 clients against a server that computes batches, and against one that computes requests one at a time;
   `ratio` is the median of the throughputs, batched over single, in alternating rounds.
-- updates: changes of the catalogue over 32 connections while 16 clients ask. Every answer is held against the version
+- updates: changes of the catalogue over 16 connections while 16 clients ask. Every answer is held against the version
   that it names: an item that this version did not have, or that was not available, is a wrong answer.
 - soak: load for some seconds and the resident memory of the server through it.
 """
@@ -35,7 +35,7 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.training.run import CATALOGUE
 
 LOAD_CLIENTS, BATCH_CLIENTS, UPDATE_CLIENTS = 64, 32, 16
-CHANGERS = 32  # connections that change the catalogue
+CHANGERS = 16  # connections that change the catalogue
 CHANGING = 10  # items that each of them makes available or not
 PROGRAM = "from catalign.cli.main import main; main()"
 

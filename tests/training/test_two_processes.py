@@ -14,6 +14,7 @@ import pytest
 
 from catalign.files import read_json
 from catalign.training.checkpoints import checkpoints, newest_whole, step_of
+from catalign.training.distillation import read_answers
 from toy import log_lines, mistake, works
 
 pytestmark = pytest.mark.slow
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.slow
 COMMANDS = """
 import json, sys
 from catalign.cli.main import main
+from catalign.training import distillation
 
+distillation.CHUNK = 8
 for arguments in json.loads(sys.argv[1]):
     sys.argv = ["catalign", *arguments]
     try:
@@ -93,6 +96,8 @@ def test_every_stage(toy_dataset: Path, toy_model: Path, toy_run: Path, tmp_path
     assert out.count("best epoch") == len(stages)
     for name in stages:
         assert_same(tmp_path / f"{name}-2", tmp_path / f"{name}-1")
+    answers = [read_answers(tmp_path / f"soft-{count}/distilled").drop("scores") for count in (1, 2)]
+    assert answers[0].equals(answers[1]) and len(list(tmp_path.glob("soft-2/distilled/part-*.parquet"))) == 6
     for name in protocols:
         assert read_json(tmp_path / f"{name}-2/metrics.json") == read_json(tmp_path / f"{name}-1/metrics.json")
         users = [set(pl.read_parquet(part)["user_id"]) for part in (tmp_path / f"{name}-2").glob("part-*.parquet")]

@@ -10,8 +10,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: environment
 	$(BIN)/catalign quickstart --output demo --overwrite
 
+# One process for each core, each computing with one thread: the tests are many and small.
 test: develop
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: develop
 	$(BIN)/ruff check .

@@ -170,7 +170,7 @@ def _all_items(old: pl.DataFrame, source: TableSource | None, options: TableOpti
     if source is None:
         return ItemTable(old, there, 0, 0)
     names = {"item_id": source.item_id, TITLE: source.title} | {name: name for name in source.metadata}
-    raw = read_table(source.items, names, table_name="items", ledger=ledger)
+    raw = read_table(source.items, names, table_name="items", ledger=ledger, lists=source.metadata)
     raw = ledger.drop("items", raw, as_text(pl.col("item_id")).is_in(old["item_id"].implode()), THERE)
     new = settle_items(raw, options, ledger, may_be_empty=True)
     frame, known = new.frame, new.known

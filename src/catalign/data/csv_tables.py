@@ -24,8 +24,8 @@ from catalign.errors import UserError
 
 BLOCK_BYTES = 1 << 22  # longer than any row should be; pyarrow reads 32 of them ahead
 _DELIMITERS = ",\t;|"
-_UNIT = "\x1f"  # the separator that ASCII has for this; stands for a delimiter of several characters
-_END = "\x03end of table\x03"  # a row of our own after the last one: it is missing when a quotation mark stayed open
+_UNIT = "\x1f"  # the separator that ASCII has for this; stands for a delimiter that is not one ASCII character
+_END = "\x03\x04\x03"  # a row of our own after the last one: it is missing when a quotation mark stayed open
 _SHOWN = 200  # characters of an unreadable row that a reject keeps
 
 
@@ -41,23 +41,31 @@ def csv_header(path: Path, table: Table) -> tuple[list[str], str]:
         mend = None if table.header else "the first row must hold the names of the columns"
         raise UserError("is empty", where=path, mend=mend)
     delimiter = table.delimiter or max(_DELIMITERS, key=line.count)
-    first = _fields(line, delimiter, table.quoted)
+    try:
+        first = _fields(line, delimiter, table.quoted)
+    except csv.Error as error:
+        raise UserError(f"the first row is no row of CSV ({error})", where=path) from error
     header = table.header or first
     if len(first) != len(header):
         raise UserError(
             f"has {len(first)} fields in its first row where {len(header)} are expected ({', '.join(header[:6])}...)",
             where=path,
         )
-    repeated = [name for name in header if header.count(name) > 1]
+    repeated = [name for name in header if name and header.count(name) > 1]  # nobody reads what has no name
     if repeated:
         raise UserError(f"the column {repeated[0]!r} is there twice", where=path, mend="rename one of them")
     return header, delimiter
 
 
 def _fields(line: str, delimiter: str, quoted: bool) -> list[str]:
-    if len(delimiter) > 1 or not quoted:
+    if _is_replaced(delimiter) or not quoted:
         return line.rstrip("\r\n").split(delimiter)
     return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _is_replaced(delimiter: str) -> bool:
+    """Whether pyarrow does not take the delimiter, or our own row would hold it."""
+    return len(delimiter.encode()) > 1 or delimiter in f'\0"{_END}'
 
 
 def csv_frames(
@@ -131,15 +139,15 @@ def _batches(
     path: Path, columns: list[str], header: list[str], delimiter: str, table: Table, ragged: _Ragged
 ) -> Iterator[pl.DataFrame]:
     """Yield what pyarrow reads, the row `_END` last."""
-    several = len(delimiter) > 1
-    single = _UNIT if several else delimiter
-    quoted = table.quoted and not several
+    replaced = _is_replaced(delimiter)
+    single = _UNIT if replaced else delimiter
+    quoted = table.quoted and not replaced
     ending = ("\n" + single.join([_END] * len(header)) + "\n").encode()
     try:
         with open_bytes(path) as stream:
             plain = known_encoding(table.encoding) == "utf-8"
             text = stream if plain else codecs.EncodedFile(stream, "utf-8", table.encoding)
-            old, new = (delimiter.encode(), _UNIT.encode()) if several else (b"", b"")
+            old, new = (delimiter.encode(), _UNIT.encode()) if replaced else (b"", b"")
             with pa_csv.open_csv(
                 pa.PythonFile(Ended(text, ending, old, new), mode="r"),
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=table.header),
@@ -155,7 +163,7 @@ def _batches(
             ) as reader:
                 for batch in reader:
                     yield cast(pl.DataFrame, pl.from_arrow(batch))
-    except (pa.ArrowInvalid, UnicodeError) as error:
+    except (pa.ArrowException, UnicodeError) as error:
         if isinstance(error, UnicodeError) or "UTF8" in str(error):
             raise encoding_error(path, table.encoding) from error
         if "straddling" in str(error):

@@ -25,11 +25,11 @@ from pathlib import Path
 import polars as pl
 
 from catalign.data.items import ItemTable, settle_items
+from catalign.data.json_tables import parse_json, read_document
 from catalign.data.ledger import Ledger
 from catalign.data.options import FewshotOptions, TitleOptions
 from catalign.data.splits import SPLIT_TYPE
 from catalign.errors import UserError
-from catalign.files import read_json
 
 DOMAINS = {"games": "rec_Amazon_Game", "movies": "rec_Amazon_Movie", "ml-1m": "rec_data_ml_1m"}
 CUT_DOMAIN = "ml-1m"
@@ -95,7 +95,7 @@ def read_fewshot(folder: Path, options: FewshotOptions, ledger: Ledger) -> Fewsh
 
 def _read_rows(path: Path) -> pl.DataFrame:
     """Parse one file: `history` (list of titles), `target`, `negative`, `target_first`, `shown` (text), file, row."""
-    rows = read_json(path)
+    rows = parse_json(read_document(path), path)
     fields = {"instruction", "output"}
     if (
         not isinstance(rows, list)
@@ -105,7 +105,7 @@ def _read_rows(path: Path) -> pl.DataFrame:
         raise UserError("is not a JSON list of instruction, input and output", where=path)
     try:
         read = pl.DataFrame([{"instruction": row["instruction"], "output": row["output"]} for row in rows])
-    except (pl.exceptions.PolarsError, TypeError) as error:
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise UserError("outputs must be all texts or all pairs of texts", where=path) from error
     if read["output"].dtype == pl.List(pl.String):
         read = read.with_columns(pl.col("output").list.first())

@@ -2,19 +2,23 @@
 
 import ast
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from catalign.data.ledger import Ledger
 from catalign.data.options import Table
-from catalign.data.streams import first_lines, line_blocks
+from catalign.data.streams import first_lines, line_blocks, open_bytes, reading
 from catalign.errors import UserError
 
 _LITERAL = ("{'", "{u'", '{u"')  # how a line of Python begins that should have been JSON
-_SAMPLE_LINES = 100  # read to learn the names of the columns
+_SAMPLE_LINES = 1_000  # read to learn the names of the columns; few games of Amazon 2014 have a title
 _SHOWN = 200  # characters of an unreadable line that a reject keeps
+LONGEST_DOCUMENT = 1 << 30  # bytes of a JSON document, which is held as a whole
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)")
 _LINE, _UNREAD, _INNER = "__line", "__unread", "__inner"  # no key of a user is called so
 
 
@@ -29,7 +33,7 @@ def json_keys(path: Path, table: Table) -> list[str]:
     for line in lines:
         try:
             value = json.loads(_literal_to_json(line))
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also numbers of more digits than Python reads
             continue
         if isinstance(value, dict):
             inner = value.get(table.nested) if table.nested else None
@@ -68,7 +72,7 @@ def json_frames(
         frame = frame.with_columns(pl.col(_LINE).str.strip_chars()).filter(pl.col(_LINE) != "")
         frame = frame.with_columns(_literals_to_json(frame[_LINE]))
         wanted = [*columns, *nested]
-        values = (pl.col(_LINE).str.json_path_match(f'$["{column}"]').alias(column) for column in wanted)
+        values = (pl.col(_LINE).str.json_path_match(_path_of(column, path)).alias(column) for column in wanted)
         frame = frame.with_columns(values)
         frame = frame.with_columns(_unread(frame, wanted)).drop(_LINE)
         bad = frame.filter(pl.col(_UNREAD).is_not_null())
@@ -78,6 +82,49 @@ def json_frames(
             ledger.note(name, "not JSON", bad.height, examples.to_dicts())
         frame = frame.filter(pl.col(_UNREAD).is_null()).drop(_UNREAD)
         yield _unfolded(frame, columns, table.nested, path) if table.nested else frame
+
+
+def _path_of(key: str, file: Path) -> str:
+    """The JSON path of a key."""
+    if "\\" in key or not {'"', "'"} - set(key):
+        mend = "rename the key: one with a backslash or both quotation marks cannot be named"
+        raise UserError(f"cannot read the key {key!r}", where=file, mend=mend)
+    return f"$['{key}']" if '"' in key else f'$["{key}"]'
+
+
+def read_document(path: Path) -> str:
+    """Return the text of a JSON document, gzipped or not, without a byte order mark, for `parse_json`.
+
+    Raises:
+        UserError: it cannot be read, is not UTF-8 or is larger than 1 GB.
+    """
+    with reading(path), open_bytes(path) as stream:
+        data = stream.read(LONGEST_DOCUMENT + 1)
+    if len(data) > LONGEST_DOCUMENT:
+        raise UserError(f"has more than {LONGEST_DOCUMENT:,} bytes", where=path, mend="write one object per line")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"is not JSON ({error})", where=path) from error
+
+
+def parse_json(text: str, where: object, *, pairs: bool = False) -> Any:
+    """Parse JSON; an escaped half of a surrogate pair, which is no character, becomes U+FFFD.
+
+    Args:
+        text: what to parse.
+        where: the place for a message.
+        pairs: objects become lists of (key, value), so that repeated keys are seen.
+
+    Raises:
+        UserError: it is not JSON, or nests or counts further than Python does.
+    """
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPE.sub(lambda found: "\\ufffd" if found[1] else found[0], text)
+    try:
+        return json.loads(text, object_pairs_hook=list if pairs else None)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"is not JSON ({error})", where=where) from error
 
 
 def _unread(frame: pl.DataFrame, keys: Sequence[str]) -> pl.Series:

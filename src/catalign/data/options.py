@@ -131,6 +131,13 @@ class Table(pydantic.BaseModel):
     def _from_path(cls, value: Any) -> Any:
         return {"files": value} if isinstance(value, str | Path) else value
 
+    @pydantic.field_validator("delimiter")
+    @classmethod
+    def _check_delimiter(cls, value: str | None) -> str | None:
+        if value is not None and ("\n" in value or "\r" in value):
+            raise UserError("a delimiter cannot hold a line end", where="--delimiter")
+        return value
+
     @pydantic.field_validator("files", mode="before")
     @classmethod
     def _expand(cls, value: Any) -> Any:

@@ -281,7 +281,7 @@ def _check_options(source: TableSource, options: TableOptions) -> None:
 
 def _read_items(source: TableSource, ledger: Ledger) -> pl.DataFrame:
     columns = {"item_id": source.item_id, "title": source.title} | {name: name for name in source.metadata}
-    return read_table(source.items, columns, table_name="items", ledger=ledger)
+    return read_table(source.items, columns, table_name="items", ledger=ledger, lists=source.metadata)
 
 
 def _split(log: Log, options: TableOptions) -> tuple[Log, str, list[str]]:

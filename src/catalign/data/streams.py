@@ -24,12 +24,23 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError("is a folder", where=path, mend=f"name a file in it, or several as '{path}/*.csv'")
     if not path.is_file():
         raise UserError("no such file", where=path)
+    if not str(path).isprintable() and _is_undecodable(path):
+        raise UserError("the name is not UTF-8", where=repr(str(path)), mend="rename the file or its folder")
     try:
         yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"is not a whole gzip file ({error})", where=path, mend="copy or download it again") from error
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=path) from error
+
+
+def _is_undecodable(path: Path) -> bool:
+    """Whether the name holds bytes that are no text: no table and no JSON can carry it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def kind_of(path: Path) -> str:
@@ -57,8 +68,9 @@ def known_encoding(encoding: str) -> str:
         UserError: there is none of this name.
     """
     try:
+        "".encode(encoding)  # base64 and others have names too, but are no encodings of text
         return codecs.lookup(encoding).name
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise UserError(f"there is no encoding {encoding!r}", mend="use utf-8, latin-1, cp1252 or another") from error
 
 

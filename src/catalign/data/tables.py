@@ -1,9 +1,9 @@
 """Tables of any usual kind (CSV, TSV, JSON lines, Parquet; gzip or not), chunk by chunk, with row numbers."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import polars as pl
 import pyarrow as pa
@@ -23,14 +23,27 @@ _ROW = "__row"  # no column of a user is called so
 CHUNK_ROWS = 1_000_000
 
 
-def read_table(table: Table | Query, columns: Mapping[str, str], *, table_name: str, ledger: Ledger) -> pl.DataFrame:
+def read_table(
+    table: Table | Query,
+    columns: Mapping[str, str],
+    *,
+    table_name: str,
+    ledger: Ledger,
+    lists: Collection[str] = (),
+) -> pl.DataFrame:
     """Read some columns of a table as one frame; see `read_chunks`."""
-    chunks = read_chunks(table, columns, table_name=table_name, ledger=ledger)
+    chunks = read_chunks(table, columns, table_name=table_name, ledger=ledger, lists=lists)
     return pl.concat(list(chunks), how="vertical_relaxed")
 
 
 def read_chunks(
-    table: Table | Query, columns: Mapping[str, str], *, table_name: str, ledger: Ledger, rows: int = CHUNK_ROWS
+    table: Table | Query,
+    columns: Mapping[str, str],
+    *,
+    table_name: str,
+    ledger: Ledger,
+    rows: int = CHUNK_ROWS,
+    lists: Collection[str] = (),
 ) -> Iterator[pl.DataFrame]:
     """Read some columns of a table, never holding all of it.
 
@@ -41,6 +54,7 @@ def read_chunks(
         table_name: the name that `ledger` counts the rows under.
         ledger: counts the rows that came in and those that cannot be read, and takes the digest of a query.
         rows: in a frame at most.
+        lists: names in the result of columns that may hold lists, where the file is Parquet.
 
     Yields:
         The columns as text (those of Parquet files and databases may have a type; null where a JSON key is absent),
@@ -51,8 +65,13 @@ def read_chunks(
         UserError: no such file, a column is not there, the file is not what its name says, or the query fails.
     """
     wanted = list(dict.fromkeys(columns.values()))
+    _check_names(wanted, table)
     for file, frames in _parts(table, wanted, table_name, ledger):
         for frame in _gathered(frames, rows):
+            for key, name in columns.items():
+                if key not in lists and frame.schema[name].is_nested():
+                    mend = "name one of texts, numbers or times"
+                    raise UserError(f"the column {name!r} holds lists or objects", where=table, mend=mend)
             ledger.enter(table_name, frame.height)
             yield frame.select(
                 *(pl.col(name).alias(key) for key, name in columns.items()),
@@ -62,7 +81,7 @@ def read_chunks(
 
 
 def column_names(table: Table | Query) -> list[str]:
-    """Return the names of the columns of a query or a table's first file; of JSON lines the keys of the first hundred.
+    """Return the names of the columns of a query or a table's first file; of JSON lines the keys of the first thousand.
 
     Raises:
         UserError: it cannot be read.
@@ -86,6 +105,14 @@ def require_columns(where: object, wanted: Sequence[str], present: Sequence[str]
             hint = f"did you mean {nearest[0]!r}? " if nearest else ""
             shown = ", ".join(present[:30]) + (", ..." if len(present) > 30 else "")
             raise UserError(f"there is no column {name!r}", where=where, mend=f"{hint}the columns are: {shown}")
+
+
+def _check_names(columns: Sequence[str], table: Table | Query) -> None:
+    """Refuse what stands for other columns in an expression of polars, and what is no name."""
+    for name in columns:
+        no_text = any("\ud800" <= character <= "\udfff" for character in name)  # half of a pair
+        if name in ("", "*") or (name.startswith("^") and name.endswith("$")) or no_text:
+            raise UserError(f"a column cannot be called {name!r}", where=table, mend="rename it")
 
 
 def _names(path: Path, table: Table) -> list[str]:
@@ -140,15 +167,46 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 def _parquet_frames(path: Path, columns: list[str]) -> Iterator[pl.DataFrame]:
     number = 1
     with _open_parquet(path) as file:
-        empty = cast(pl.DataFrame, pl.from_arrow(file.schema_arrow.empty_table()))
-        yield empty.select(columns).with_row_index(_ROW)
+        yield _frame_of(file.schema_arrow.empty_table(), columns, path).with_row_index(_ROW)
         try:
             for batch in file.iter_batches(1 << 17, columns=columns, use_threads=False):
-                frame = cast(pl.DataFrame, pl.from_arrow(batch)).select(columns)
+                frame = _frame_of(pa.Table.from_batches([batch]), columns, path)
                 yield frame.with_row_index(_ROW, offset=number)
                 number += batch.num_rows
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"is not a whole Parquet file ({error})", where=path, mend="copy it again") from error
+
+
+def _frame_of(table: pa.Table, columns: list[str], path: Path) -> pl.DataFrame:
+    """Some columns in types that polars knows."""
+    arrays = {}
+    for name in columns:
+        array = table[name]
+        if isinstance(array.type, pa.BaseExtensionType):
+            array = pa.chunked_array([part.storage for part in array.chunks], array.type.storage_type)
+        plain = _plain_type(array.type)
+        try:
+            arrays[name] = array if plain is None else array.cast(plain)
+        except pa.ArrowException as error:
+            where = f"{path}, column {name!r}"
+            raise UserError(f"{array.type} cannot be read as {plain} ({error})", where=where) from error
+    return cast(pl.DataFrame, pl.from_arrow(pa.table(arrays)))
+
+
+def _plain_type(kind: Any) -> Any:
+    """What a type of Arrow that polars cannot read or turn into text is read as; None: it stays."""
+    types = pa.types
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return pa.string()
+    if types.is_binary_view(kind) or types.is_decimal256(kind):
+        return pa.string()
+    if types.is_duration(kind):
+        return pa.int64()
+    if types.is_timestamp(kind) and kind.tz is not None:
+        return pa.timestamp(kind.unit, "UTC")
+    if types.is_fixed_size_list(kind):
+        return pa.list_(kind.value_type)
+    return pa.list_(pa.struct([kind.key_field, kind.item_field])) if types.is_map(kind) else None
 
 
 def _gathered(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:

@@ -66,7 +66,9 @@ def source(folder: Path, name: str | None = None) -> TableSource:
 
 def _files(folder: Path) -> tuple[dict[str, Path], dict[str, Path]]:
     """The files of metadata by category, and those that may be reviews by name without ending (small letters)."""
-    named = {_ENDING.sub("", name): path for name, path in files_in(folder).items() if _ENDING.search(name)}
+    places = (folder, folder / "review_categories", folder / "meta_categories")  # Hugging Face has them in two
+    files = {name: path for place in places for name, path in files_in(place).items()}
+    named = {_ENDING.sub("", name): path for name, path in files.items() if _ENDING.search(name)}
     metadata = {re.sub(r"^meta(data)?_?", "", stem): path for stem, path in named.items() if stem.startswith("meta")}
     return metadata, {stem: path for stem, path in named.items() if not stem.startswith("meta")}
 

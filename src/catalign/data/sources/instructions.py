@@ -9,18 +9,18 @@ There is one file for each split, whose name has train, valid (val, dev) or test
 title is its own id, and every row is a user of its own.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from catalign.data.json_tables import parse_json, read_document
 from catalign.data.ledger import Ledger
 from catalign.data.sources.folders import choose, files_in
 from catalign.data.sources.window_files import SPLIT_NAMES, PublishedWindows, gathered
 from catalign.data.splits import SPLIT_TYPE
-from catalign.data.streams import first_lines, line_blocks, reading
+from catalign.data.streams import first_lines, reading
 from catalign.errors import UserError
 
 _ALPACA, _LISTS = ("instruction", "input", "output"), ("historyList", "trueSelection")
@@ -111,19 +111,18 @@ def _read_split(path: Path, split: str, ledger: Ledger) -> pl.DataFrame:
 def _frame(path: Path, fields: dict[str, list[Any]], schema: dict[str, Any]) -> pl.DataFrame:
     try:
         return pl.DataFrame(fields, schema=schema).with_row_index("row", offset=1)
-    except (pl.exceptions.PolarsError, TypeError) as error:
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise UserError("has fields that are no texts", where=path, mend=_WANTED) from error
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON list, or of JSON lines."""
-    with reading(path):
-        lines = [line for block in line_blocks(path, "utf-8") for line in block]
-    try:
-        listed = lines and lines[0].lstrip().startswith("[")
-        rows = json.loads("\n".join(lines)) if listed else [json.loads(line) for line in lines if line.strip()]
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"is not JSON ({error})", where=path) from error
+    text = read_document(path)
+    if text.lstrip().startswith("["):
+        rows: list[Any] = parse_json(text, path)
+    else:
+        lines = enumerate(text.split("\n"), start=1)
+        rows = [parse_json(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     if not rows or not all(isinstance(row, dict) for row in rows):
         raise UserError("is not a JSON list of objects", where=path)
     return rows

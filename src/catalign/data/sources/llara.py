@@ -59,8 +59,9 @@ def read(folder: Path, ledger: Ledger) -> PublishedWindows:
         items = titles_by_line(titles, _MOVIE if movies else _NAME, ledger, encoding=text_encoding(titles))
     if movies:
         items = items.with_columns((pl.col("item_id").cast(pl.Int64, strict=False) - 1).cast(pl.String))
-    history = list_of_ids(pl.col("ids")).list.head(pl.col("length").cast(pl.Float64, strict=False).cast(pl.Int64))
-    windows = history, list_of_ids(pl.col("next").cast(pl.String)).list.first()
+    length = pl.col("length").cast(pl.Float64, strict=False).cast(pl.UInt32, strict=False)
+    history = list_of_ids(pl.col("ids")).list.head(length)
+    windows = history, list_of_ids(pl.col("next")).list.first()
     parts = {
         split: read_window_table(path, _COLUMNS, windows, split, ledger, user=None) for split, path in paths.items()
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from catalign.data.json_tables import parse_json, read_document
 from catalign.data.ledger import Ledger
 from catalign.data.sources.folders import find, need
 from catalign.data.sources.window_files import (
@@ -18,7 +19,6 @@ from catalign.data.sources.window_files import (
     split_tables,
 )
 from catalign.errors import UserError
-from catalign.files import read_json
 
 _TITLES = "id2name4Rec.json"
 
@@ -52,11 +52,13 @@ def read(folder: Path, ledger: Ledger, *, train_file: str | None = None, name: s
 
 
 def _read_names(path: Path, ledger: Ledger) -> pl.DataFrame:
-    names = read_json(path)
-    if not isinstance(names, dict) or not all(isinstance(title, str) for title in names.values()):
+    text = read_document(path)
+    pairs = parse_json(text, path, pairs=True)
+    if not text.lstrip().startswith("{") or any(isinstance(title, list | bool) for _, title in pairs):
         raise UserError("is not a JSON object of id and title", where=path)
+    titles = [title if title is None else str(title) for _, title in pairs]  # 1984 is a title too
     frame = pl.DataFrame(
-        {"item_id": list(names.keys()), "title": list(names.values())},
+        {"item_id": [item for item, _ in pairs], "title": titles},
         schema_overrides={"item_id": pl.String, "title": pl.String},
     ).with_row_index("row", offset=1)
     ledger.enter("items", frame.height)

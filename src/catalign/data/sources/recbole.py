@@ -1,9 +1,9 @@
 """RecBole's atomic files: `X.inter` and `X.item`, tabs, no quotation marks, a header of `name:type`.
 
-The user is the column `user_id` (or the first whose name begins with user, uid or session); the item is the column of
-the item table that the interactions have too (`item_id`, `business_id`, ...); the time is `timestamp`; the title is
-`title`, or the first column with title or name in it. Given splits (`X.train.inter`, `X.valid.inter`, `X.test.inter`)
-are taken where there is no `X.inter`.
+The user is the column `user_id` (or the first whose name begins with user, uid or session); the item is the id that
+the item table has too (`item_id`, `business_id`, ...; Steam's `product_id` is `id` there); the time is `timestamp`; the
+title is `title`, or the first column with title or name in it. Given splits (`X.train.inter`, `X.valid.inter`,
+`X.test.inter`) are taken where there is no `X.inter`.
 """
 
 import re
@@ -71,22 +71,33 @@ def _bare(columns: Sequence[str]) -> dict[str, str]:
 def _source(log: Table, items: Table, splits: dict[str, Any]) -> TableSource:
     events, known = _bare(column_names(log)), _bare(column_names(items))
     user = _first(events, log, "a user", ("user_id",), ("user", "uid", "session"))
-    shared = [bare for bare in known if bare in events and events[bare] != user]
-    if not shared:
-        both = f"interactions: {', '.join(events)}; items: {', '.join(known)}"
-        raise UserError("has no column of items that the item table has too", where=log, mend=both)
-    item = min(shared, key=lambda bare: (bare != "item_id", not bare.endswith("id")))
-    title = next((known[bare] for bare in ("title", "movie_title", "name") if bare in known), None) or next(
-        (name for bare, name in known.items() if ("title" in bare or "name" in bare) and bare != item), None
+    item, item_id = _item_columns(events, known, user, log)
+    title = next((known[bare] for bare in ("app_name", "title", "movie_title", "name") if bare in known), None) or next(
+        (name for bare, name in known.items() if ("title" in bare or "name" in bare) and name != item_id), None
     )
     if title is None:
         raise UserError("has no column of titles", where=items, mend=f"the columns are: {', '.join(known.values())}")
     return TableSource(
-        interactions=log, **splits, user=user, item=events[item],
+        interactions=log, **splits, user=user, item=item,
         time=events.get("timestamp") or events.get("time") or events.get("date"), rating=events.get("rating"),
-        items=items, item_id=known[item], title=title,
+        items=items, item_id=item_id, title=title,
         metadata=[known[bare] for bare in _METADATA if bare in known and known[bare] != title],
     )  # fmt: skip
+
+
+def _item_columns(events: dict[str, str], known: dict[str, str], user: str, log: Table) -> tuple[str, str]:
+    """The columns of the item in the interactions and in the items; Steam has other things in both too."""
+    first = list(known)[-1]  # `_bare` turns the order round
+    ids = [bare for bare in events if bare.endswith("id") and events[bare] != user]
+    shared = sorted((bare for bare in ids if bare in known), key=lambda bare: bare != "item_id")
+    if shared:
+        return events[shared[0]], known[shared[0]]
+    if "id" in known and len(ids) == 1:
+        return events[ids[0]], known["id"]
+    if first in events and events[first] != user:
+        return events[first], known[first]
+    both = f"interactions: {', '.join(events)}; items: {', '.join(known)}"
+    raise UserError("has no column of items that the item table has too", where=log, mend=both)
 
 
 def _first(

@@ -32,5 +32,5 @@ def source(folder: Path) -> TableSource:
         interactions=interactions, user="user_id", item="item_id", time="timestamp",
         rating="rating" if "rating" in column_names(interactions) else None,
         items=items, item_id="item_id", title="title",
-        metadata=[column for column in column_names(items) if column not in ("item_id", "title")],
+        metadata=[column for column in column_names(items) if column not in ("", "item_id", "title")],
     )  # fmt: skip

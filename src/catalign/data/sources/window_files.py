@@ -125,7 +125,8 @@ def read_window_table(
     table = Table.of(path)
     timed = "timestamp" in column_names(table)
     columns = {**columns, **({"user_id": user} if user else {}), **({"time": "timestamp"} if timed else {})}
-    read = read_table(table, columns, table_name="windows", ledger=ledger)
+    read = read_table(table, columns, table_name="windows", ledger=ledger, lists=columns)
+    read = read.with_columns(_as_written(read[name]) for name in columns if name != "time")
     times = as_milliseconds(read["time"]) if timed else pl.Series([None] * read.height, dtype=pl.Int64)
     history, target = windows
     return read.select(
@@ -137,6 +138,12 @@ def read_window_table(
         "file",
         "row",
     )
+
+
+def _as_written(column: pl.Series) -> pl.Series:
+    """Lists and numbers of Parquet files as CSV has them."""
+    is_list = isinstance(column.dtype, pl.List)
+    return column.cast(pl.List(pl.String)).list.join(" ") if is_list else column.cast(pl.String)
 
 
 def gathered(
@@ -154,6 +161,8 @@ def gathered(
     parts = dict(parts)
     rule = f"as published ({', '.join(path.name for path in paths.values())})"
     told = list(warnings)
+    if parts["train"].is_empty():
+        raise UserError("no window is left", where=paths["train"], mend="check that it is a table of windows")
     if "valid" not in parts:
         parts["train"], note, more = cut_validation(parts["train"])
         rule, told = f"{rule}; {note}", [*told, *more]

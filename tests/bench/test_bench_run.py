@@ -106,6 +106,13 @@ def test_the_board_has_every_row_and_how_it_was_made(machine: Machine) -> None:
     assert recipe == {"epochs": 3, "stage": "soft", "seed": 1, "dataset": "toy", "from": "out/runs/toy/msl-seed1"}
 
 
+def test_what_the_suite_leaves_out_is_told(machine: Machine) -> None:
+    write_suite(data={"toy": {"source": "toy", "without": ["soft"]}})
+    works(*CALL)
+    board = Path("board.md").read_text(encoding="utf-8")
+    assert "Left out on this set: soft." in board and "| soft |" not in board and "Not there" not in board
+
+
 def test_what_is_done_is_not_done_again(machine: Machine) -> None:
     machine.fails = "runs/toy/msl-seed1"
     said = mistake_at_the_end(*CALL)
@@ -168,7 +175,7 @@ def test_the_environment_of_a_baseline_is_asked_for_first(machine: Machine, monk
 
 
 def test_ending_it_ends_the_command(tmp_path: Path) -> None:
-    script = "import sys; from catalign.bench import run\nwith run._ended_by_terminate(): run.run_command(sys.argv[1:])"
+    script = "from catalign.bench import command\nwith command.ended_by_terminate(): command.run_command([])"
     place = tmp_path / "catalign"
     place.mkdir()
     (place / "__init__.py").write_text("")

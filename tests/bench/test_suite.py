@@ -117,6 +117,7 @@ def test_the_shipped_suites_are_whole(name: str) -> None:
         (with_method(model="tiny", recipe={"stage": "soft"}), "the stage soft goes on from a method"),
         (changed(reference="best"), "reference: no such name: best"),
         (changed(data={}), "data is {}"),
+        (changed(data={"one": {"source": "x", "without": ["mls"]}}), "one.without: no such name: mls; did you mean"),
         (changed(data={"One!": {"source": "one"}}), "data.One! is One!"),
         (changed(data={"one": {}}), "data.one: either a source or a shop"),
         (changed(seeds=[]), "seeds is []"),
@@ -145,6 +146,14 @@ def test_a_dry_run_prints_what_is_left(tmp_path: Path) -> None:
     lines = works("bench", written(tmp_path, fields), "--output", tmp_path / "out", "--dry-run").splitlines()
     assert len(lines) == 2 + 2 * 3 and lines[0].startswith("catalign data sample --users 30 --items 20 --output")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_method_can_be_left_out_on_a_set(tmp_path: Path) -> None:
+    data = {"one": SUITE["data"]["one"], "two": {"source": "two", "without": ["msl", "sasrec"]}}
+    planned = plan(load_suite(written(tmp_path, changed(data=data))), Path("out"), Path("data"))
+    assert {row.method for row in planned.rows if row.data == "two"} == {"with-items", "soft"}
+    assert "runs/two/msl-seed1/train" in planned.steps, "soft goes on from it"
+    assert "runs/two/msl-seed1/evaluate" not in planned.steps and "runs/one/msl-seed1/evaluate" in planned.steps
 
 
 def test_the_last_word_is_the_data_set() -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -206,6 +207,14 @@ def test_mistakes_are_one_line(
     output = [] if "--output" in arguments else ["--output", tmp_path / "r.html"]
     assert words in mistake("report", *arguments, *output)
     assert not (tmp_path / "r.html").exists()
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith(("catalign.reporting", "matplotlib"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = mistake("report", place / "run-0", "--output", place / "r.html")
+    assert said == "catalign report: matplotlib is not installed; pip install 'catalign[report]'"
 
 
 def test_names_keep_their_distance() -> None:

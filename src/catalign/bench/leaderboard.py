@@ -39,6 +39,8 @@ def leaderboard(suite: Suite, planned: Plan, output: Path, *, command: str) -> s
         parts.append(f"## {data}")
         if of_data:
             parts += _data_parts(suite, planned, output, folder, of_data)
+        if suite.data[data].without:
+            parts.append(f"Left out on this set: {', '.join(suite.data[data].without)}.")
         if missing:
             names = ", ".join(f"{row.method} (seed {row.seed})" for row in missing)
             parts.append(f"**Not there yet, or failed:** {names}.")

@@ -4,13 +4,8 @@ A process of its own gives every row its own peak memory, and one that fails tak
 """
 
 import shlex
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ import yaml
 
 from catalign.baselines.environment import environments_folder, interpreter
 from catalign.baselines.methods import METHODS
+from catalign.bench.command import ended_by_terminate, run_command
 from catalign.bench.leaderboard import leaderboard
 from catalign.bench.steps import Plan, Step, plan, read_record, record_file, record_of
 from catalign.bench.suite import Suite
@@ -53,7 +49,7 @@ def run_suite(suite: Suite, output: Path, data_root: Path, board: Path, *, comma
     console.print(f"{suite.name}: {len(planned.steps)} steps, {len(planned.steps) - len(left)} done")
     failed: list[str] = []
     missing: set[str] = set()
-    with _ended_by_terminate():
+    with ended_by_terminate():
         for number, step in enumerate(left, 1):
             if missing & set(step.needs):
                 missing.add(step.name)
@@ -117,34 +113,6 @@ def run_step(step: Step, arguments: list[str], output: Path) -> bool:
     code = run_command(arguments)
     write_json(record_file(step, output), {**facts, "seconds": round(time.monotonic() - began, 1), "code": code})
     return code == 0 and step.done()
-
-
-def run_command(arguments: list[str]) -> int:
-    """Run `catalign ARGUMENTS` in a process of its own and return its exit code; its output is seen as it is."""
-    process = subprocess.Popen([sys.executable, "-m", "catalign", *arguments], stdout=sys.stderr)
-    try:
-        return process.wait()
-    finally:
-        if process.poll() is None:  # we are interrupted: a training writes its checkpoint first
-            process.terminate()
-            process.wait()
-
-
-@contextmanager
-def _ended_by_terminate() -> Iterator[None]:
-    """Let SIGTERM end this process as an exception, so that the command in progress is ended too."""
-    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
-        yield
-        return
-
-    def end(number: int, frame: Any) -> None:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:

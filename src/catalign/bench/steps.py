@@ -98,19 +98,21 @@ def plan(suite: Suite, output: Path, data_root: Path) -> Plan:
         steps |= {step.name: step for step in made}
     rows = []
     for data, folder in datasets.items():
-        for method in suite.methods:
+        for method in suite.methods_on(data):
             chain = suite.chain(method)
             sources = [source for link in chain if (source := suite.methods[link].item_embeddings_from) is not None]
             for name in [*sources, *chain]:
                 for seed in suite.seeds_of(method):
                     steps |= {step.name: step for step in _run_steps(suite, data, name, seed, output, folder, steps)}
-        for method in suite.methods:
+        for method in suite.methods_on(data):
             last = "baseline" if suite.methods[method].baseline is not None else "evaluate"
             rows += [
                 Row(data, method, seed, output / name, f"{name}/{last}")
                 for seed in suite.seeds_of(method)
                 for name in [run_name(data, method, seed)]
             ]
+    lasts = {row.last for row in rows}  # what others only go on from needs no evaluation
+    steps = {name: step for name, step in steps.items() if name in lasts or not name.endswith("/evaluate")}
     return Plan(steps, rows, datasets)
 
 

@@ -49,12 +49,14 @@ class Data(Part):
         shop: or the generated store.
         prepare: how the dataset is made of the source.
         recipe: what every recipe says on this data set; it goes before what methods say.
+        without: methods that are no rows here, such as one that needs times where there are none; the board tells it.
     """
 
     source: str | None = None
     shop: Shop | None = None
     prepare: Prepare = Prepare()
     recipe: dict[str, Any] = {}
+    without: list[Name] = []
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -146,6 +148,10 @@ class Suite(Part):
         """The seeds of a method."""
         return self.methods[name].seeds or self.seeds
 
+    def methods_on(self, data: str) -> list[str]:
+        """The rows of a data set."""
+        return [name for name in self.methods if name not in self.data[data].without]
+
     def fields_of(self, name: str, data: str) -> dict[str, Any]:
         """What the recipe of a method says on a data set; the data set has the last word."""
         return {**self.recipe, **self.methods[name].recipe, **self.data[data].recipe}
@@ -168,6 +174,9 @@ class Suite(Part):
     def _check(self) -> Self:
         if self.reference is not None:
             _known(self.reference, self.methods, "reference")
+        for name, part in self.data.items():
+            for method_name in part.without:
+                _known(method_name, self.methods, f"data.{name}.without")
         for name, method in self.methods.items():
             if method.model is not None:
                 _known(method.model, self.models, f"methods.{name}.model")

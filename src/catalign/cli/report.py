@@ -51,7 +51,7 @@ def report(
     try:
         from catalign.reporting.report import write_report
     except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed", where="catalign report",
+        raise UserError(f"{str(error.name).partition('.')[0]} is not installed", where="catalign report",
                         mend="pip install 'catalign[report]'") from error  # fmt: skip
     write_report(
         runs, output, command=shlex.join(["catalign", *sys.argv[1:]]), title=title, dataset=dataset,

@@ -113,6 +113,14 @@ def test_what_the_suite_leaves_out_is_told(machine: Machine) -> None:
     assert "Left out on this set: soft." in board and "| soft |" not in board and "Not there" not in board
 
 
+def test_the_suite_names_the_row_to_compare_with(machine: Machine) -> None:
+    write_suite(reference="ease", floor=False)
+    works(*CALL)
+    board = Path("board.md").read_text(encoding="utf-8")
+    assert "Differences to ease on the same windows" in board and "| item-kNN |" not in board
+    assert "The best row of ours, soft, " in board and " the best other, ease, in NDCG@10: +" in board
+
+
 def test_what_is_done_is_not_done_again(machine: Machine) -> None:
     machine.fails = "runs/toy/msl-seed1"
     said = mistake_at_the_end(*CALL)

@@ -40,7 +40,9 @@ def csv_header(path: Path, table: Table) -> tuple[list[str], str]:
     if not line.strip():
         mend = None if table.header else "the first row must hold the names of the columns"
         raise UserError("is empty", where=path, mend=mend)
-    delimiter = table.delimiter or max(_DELIMITERS, key=line.count)
+    delimiter = table.delimiter
+    if delimiter is None or (table.header is None and delimiter not in line):  # one option stands for two tables
+        delimiter = max(_DELIMITERS, key=line.count)
     try:
         first = _fields(line, delimiter, table.quoted)
     except csv.Error as error:

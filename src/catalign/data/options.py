@@ -109,8 +109,8 @@ class Table(pydantic.BaseModel):
 
     Attributes:
         files: the files, one after the other; a glob (`part-*.csv`) is expanded in sorted order.
-        delimiter: of CSV files, of one character or several (`::`); None: of comma, tab, semicolon and bar the one that
-            the first line holds most of.
+        delimiter: of CSV files, of one character or several (`::`); None, or not in
+            the line of names: of comma, tab, semicolon and bar the one that the first line holds most of.
         header: the names of the columns of CSV files without a header line; None: the first line holds them.
         quoted: whether a field of a CSV file may stand in quotation marks (never with a delimiter of several
             characters).

@@ -18,13 +18,13 @@ import polars as pl
 
 import fewshot_files
 import source_files
+from catalign.cli.data_rules import rule_options
 from catalign.data.cleaning import as_milliseconds, clean_titles
 from catalign.data.fewshot import read_fewshot
 from catalign.data.layouts import read_windows, table_source
 from catalign.data.ledger import Ledger
 from catalign.data.options import FewshotOptions, Query, Table, TableOptions
 from catalign.data.prepare import prepare_tables
-from catalign.data.rules import options_of, read_rules
 from catalign.data.sources.window_files import list_of_ids
 from catalign.data.tables import column_names, read_table
 from catalign.data.titles import TitleFormat
@@ -200,10 +200,10 @@ def sql(data: bytes) -> None:
 
 
 def rules(data: bytes) -> None:
-    """A YAML file of rules, and a dataset prepared by them."""
+    """A YAML file of rules."""
     path = _written("rules.yaml", data)
     with _or_told():
-        TableOptions(**options_of(read_rules(path)))
+        rule_options(path, [], [])
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -254,5 +254,5 @@ _TEXT_SEEDS: dict[str, list[bytes]] = {
         b"<script>x\n&lt;br&gt;\n2018-02-30\n-9e99\nnan", "\u0301e\u200b\ufeff\n٣\n2018-03-01 +02:00".encode(),
     ],
     "sql": [b"log", b"SELECT user, item FROM log;", b"WITH a AS (SELECT * FROM log) SELECT a.user, 1 AS item FROM a"],
-    "rules": [b"k-core: 5\nmin-rating: 3.5\nrepeated-pairs: last\nhtml-tags: off\n", b"{white-space: false}", b"[1]"],
+    "rules": [b"k-core: 5\nmin-rating: 3.5\nrepeated-pairs: last\nhtml-tags: off\n", b"{white-space: false}", b"k-core: . off", b"2001-99-99: 1", b"[" * 3000, b"[1]"],
 }  # fmt: skip

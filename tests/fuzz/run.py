@@ -4,7 +4,6 @@ What breaks it is written to `fuzz-TARGET-...` in the folder for temporary files
 `python tests/fuzz/run.py TARGET FILE` runs such a file again.
 """
 
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,17 +21,21 @@ def main() -> None:
     if not how.isdigit():
         fuzz_targets.TARGETS[name](Path(how).read_bytes())
         return
-    corpus = Path(tempfile.mkdtemp(prefix=f"fuzz-corpus-{name}-"))
+    corpus = Path(tempfile.gettempdir()) / f"fuzz-corpus-{name}"  # stays, and grows with every run
+    corpus.mkdir(exist_ok=True)
     for number, seed in enumerate(fuzz_targets.seeds(name)):
         (corpus / str(number)).write_bytes(seed)
     found = Path(tempfile.gettempdir()) / f"fuzz-{name}-"
-    options = [f"-max_total_time={how}", "-max_len=4096", "-timeout=30", "-rss_limit_mb=4096", "-print_final_stats=1"]
-    try:
-        atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={found}", str(corpus)], fuzz_targets.TARGETS[name])
-        atheris.Fuzz()
-    finally:
-        shutil.rmtree(corpus, ignore_errors=True)
-        shutil.rmtree(fuzz_targets.PLACE, ignore_errors=True)
+    options = [
+        f"-max_total_time={how}",
+        "-max_len=4096",
+        "-len_control=0",
+        "-timeout=30",
+        "-rss_limit_mb=4096",
+        "-print_final_stats=1",
+    ]
+    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={found}", str(corpus)], fuzz_targets.TARGETS[name])
+    atheris.Fuzz()  # ends the process itself
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def _parsed(text: str) -> tuple[str, Any]:
         raise UserError(f"{text!r} is no rule and value", where="--rule", mend="write NAME=VALUE, such as k-core=5")
     try:
         return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{value!r} is no value", where=f"--rule {name}") from error
 
 

@@ -218,7 +218,7 @@ def read_rules(path: Path) -> dict[str, Any]:
         wanted = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError("no such file", where=path) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no such day, 2001-99-99
         raise UserError(f"is not YAML ({error})", where=path) from error
     if not isinstance(wanted, dict) or not all(isinstance(name, str) for name in wanted):
         raise UserError("is not a YAML mapping of rules and values", where=path, mend="write lines such as k-core: 5")

@@ -6,9 +6,11 @@ the code under test. `test_fuzz_targets` tries a few inputs of each with every r
 minutes, led by coverage (`make fuzz`).
 """
 
+import atexit
 import contextlib
 import gzip
 import re
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ from catalign.errors import UserError
 PEOPLE = [(("A", "B"), "C", ("D", "E")), (("B", 'Q "x"'), "A", ("C", "D"))]  # history, target, negatives
 COLUMNS = {"user_id": "user", "item_id": "item"}
 PLACE = Path(tempfile.mkdtemp(prefix="catalign-fuzz-"))
+atexit.register(shutil.rmtree, PLACE, ignore_errors=True)
 
 
 def _written(name: str, data: bytes) -> Path:

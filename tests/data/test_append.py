@@ -279,3 +279,16 @@ def test_hashed_users_are_recognised_under_their_salt_alone(tmp_path: Path) -> N
         grow(dataset, tmp_path, LATER, salt=b"another salt of sixteen bytes")
     with pytest.raises(UserError, match="user ids are hashed"):
         grow(dataset, tmp_path, LATER)
+
+
+def test_the_instants_are_those_of_the_preparation(base: Dataset, tmp_path: Path) -> None:
+    """What was appended to a split by hand does not move where later rows are cut."""
+    grown = grow(base, tmp_path, [("new", f"i{n}", 50 + n) for n in range(5)], split="valid")
+    again = grow(grown, tmp_path, [("other", f"i{n}", 60 + n) for n in range(5)])
+    assert set(again.interactions.filter(pl.col("user_id") == "other")["split"]) == {"train"}
+
+
+def test_a_dataset_without_its_rejects_grows(tmp_path: Path) -> None:
+    dataset = prepare(tmp_path)
+    (dataset.folder / "rejects.jsonl").unlink()
+    assert grow(dataset, tmp_path, [("u0", "i4", 999)]).interactions.height == dataset.interactions.height + 1

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from catalign.data.cleaning import as_milliseconds, as_number, clean_titles
+from catalign.data.cleaning import as_milliseconds, as_number, clean_titles, id_text
 
 
 @pytest.mark.parametrize(
@@ -109,3 +109,16 @@ def test_numbers() -> None:
     column = pl.Series([" 4.5", "1e2", "four", "", None, "nan", "inf"], dtype=pl.String)
     values = column.to_frame("x").select(as_number(pl.col("x")))["x"].to_list()
     assert values == [4.5, 100.0, None, None, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pl.Series("id", [1.0, None, 20.0, 2.5, -3.0]), ["1", None, "20", "2.5", "-3"]),
+        (pl.Series("id", [1, None, 20]), ["1", None, "20"]),
+        (pl.Series("id", ["1.0", " ", "007"]), ["1.0", None, "007"]),
+    ],
+    ids=["floats", "integers", "text"],
+)
+def test_ids_are_the_same_text_in_every_file(column: pl.Series, expected: list[str | None]) -> None:
+    assert id_text(column).to_list() == expected

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import os
 from pathlib import Path
 
 import polars as pl
@@ -135,3 +136,9 @@ def test_reviews_leave_nothing_but_user_item_time_and_rating(tmp_path: Path) -> 
     assert len(long) > 500
     assert not any(text in everything for text in long)
     assert not any(review["reviewerID"] in everything for review in reviews)
+
+
+def test_a_salt_may_be_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    salt = bytes(range(128, 160))
+    monkeypatch.setitem(os.environb, b"CATALIGN_SALT", salt)
+    assert read_salt(None) == salt

@@ -102,6 +102,8 @@ def test_a_missing_driver_says_what_to_install(tmp_path: Path, monkeypatch: pyte
         (f"postgresql://ann:{SECRET}@host:5432/shop", "postgresql://ann:***@host:5432/shop"),
         (f"postgres://ann:{SECRET}@[::1]:5432/shop", "postgresql://ann:***@[::1]:5432/shop"),
         (f"postgresql:///shop?host=/run/pg&password={SECRET}", "postgresql:///shop?host=/run/pg&password=***"),
+        (f"postgresql://h/shop?oauth_client_secret={SECRET}", "postgresql://h/shop?oauth_client_secret=***"),
+        (f"postgresql://h/shop?Pwd={SECRET}&port=1", "postgresql://h/shop?Pwd=***&port=1"),
         ("postgresql://ann@one,two:5433/shop", "postgresql://ann@one,two:5433/shop"),
         ("sqlite:////data/a b.db", "sqlite:////data/a b.db"),
     ],

@@ -14,7 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from catalign.training.callbacks import LogFile
-from catalign.training.checkpoints import SEAL, checkpoints, is_whole, newest_whole
+from catalign.training.checkpoints import SEAL, checkpoints, is_whole, newest_whole, publish
 from toy import catalign, log_lines, mistake, works
 
 STEPS = 6  # of an epoch: 48 windows in batches of 8
@@ -145,6 +145,21 @@ def test_a_torn_checkpoint_is_passed_over(usual: list[object], tmp_path: Path, m
     ended = catalign("train", "--resume", "--output", run)
     assert ended.code == 0 and "torn" in ended.err and "from step 2" in ended.err
     assert_same(run, runs.whole())
+
+
+def test_killed_before_the_first_checkpoint(
+    usual: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs(tmp_path, monkeypatch, *usual, "--checkpoint-steps", 500)
+    assert_same(runs.killed(3), runs.whole())
+
+
+def test_torn_checkpoints_that_were_passed_over_go(tmp_path: Path) -> None:
+    for step in (16, 14):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    (tmp_path / "partial" / "checkpoint-8").mkdir(parents=True)
+    publish(tmp_path / "partial" / "checkpoint-8", tmp_path, best_step=None)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-8"]
 
 
 @pytest.mark.parametrize("damage", ["no seal", "no file", "not JSON"])

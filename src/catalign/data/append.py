@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from catalign.data.cleaning import as_text
+from catalign.data.cleaning import id_text
 from catalign.data.dataset import CARD, Appended, Card, Dataset, TitleCounts, load_dataset
 from catalign.data.dataset_writer import DatasetTables, digests, source_record
 from catalign.data.filters import repeated_pairs
@@ -171,7 +171,8 @@ def _all_items(old: pl.DataFrame, source: TableSource | None, options: TableOpti
         return ItemTable(old, there, 0, 0)
     names = {"item_id": source.item_id, TITLE: source.title} | {name: name for name in source.metadata}
     raw = read_table(source.items, names, table_name="items", ledger=ledger, lists=source.metadata)
-    raw = ledger.drop("items", raw, as_text(pl.col("item_id")).is_in(old["item_id"].implode()), THERE)
+    raw = raw.with_columns(id_text(raw["item_id"]))
+    raw = ledger.drop("items", raw, pl.col("item_id").is_in(old["item_id"].implode()), THERE)
     new = settle_items(raw, options, ledger, may_be_empty=True)
     frame, known = new.frame, new.known
     if options.duplicate_titles == "merge":
@@ -240,12 +241,18 @@ def _placed(new: pl.DataFrame, past: pl.DataFrame, dataset: Dataset, place: Plac
     )
     if place != "time":
         return new.with_columns(split=pl.lit(place, SPLIT_TYPE))
-    first = _instants(dataset)["first"]
+    first = _own_instants(dataset)
     test_from = first["test"]
     valid_from = first.get("valid", test_from)
     time, names = pl.col("timestamp"), [pl.lit(split, SPLIT_TYPE) for split in SPLITS]
     split = pl.when(time < valid_from).then(names[0]).when(time < test_from).then(names[1]).otherwise(names[2])
     return new.with_columns(split=split)
+
+
+def _own_instants(dataset: Dataset) -> dict[str, int]:
+    """Where the dataset was cut when it was prepared, whatever has been appended since."""
+    kept: dict[str, int] | None = dataset.card.options.get("instants")
+    return kept or _instants(dataset)["first"]
 
 
 def _instants(dataset: Dataset) -> dict[str, dict[str, int]]:
@@ -286,7 +293,7 @@ def _write(folder: Path, dataset: Dataset, growth: _Growth, ledger: Ledger, rows
     with (folder / "rejects.jsonl").open("r+b") as file:
         added = file.read()
         file.seek(0)
-        file.write(rejects.read_bytes() + added)
+        file.write((rejects.read_bytes() if rejects.is_file() else b"") + added)
     splits = tables.split_counts()
     made = [table for table in (growth.addition.interactions, growth.addition.items) if table is not None]
     record = Appended(
@@ -302,6 +309,7 @@ def _write(folder: Path, dataset: Dataset, growth: _Growth, ledger: Ledger, rows
         dropped=ledger.dropped,
     )
     changed = {
+        "options": card.options | {"instants": _own_instants(dataset)},
         "items": items.height,
         "users": card.users + record.users,
         "interactions": card.interactions + record.interactions,

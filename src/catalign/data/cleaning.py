@@ -79,6 +79,15 @@ def as_text(column: pl.Expr) -> pl.Expr:
     return blank_to_null(column.cast(pl.String))
 
 
+def id_text(column: pl.Series) -> pl.Series:
+    """Ids as text, null where they are blank; whole numbers that a file keeps as floats lose their `.0`.
+
+    pandas writes a column of integers as floats where one of them is missing.
+    """
+    text = column.to_frame().select(as_text(pl.col(column.name)))[column.name]
+    return text.str.replace(r"^(-?\d+)\.0$", "${1}") if column.dtype.is_float() else text
+
+
 def as_number(column: pl.Expr) -> pl.Expr:
     """The column as Float64, null where it is not a finite number."""
     number = column.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)

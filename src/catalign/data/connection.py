@@ -10,7 +10,11 @@ from catalign.errors import UserError
 
 _FORMS = "write postgresql://user@host:port/database or sqlite:///file.db"
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]*)(:\d+)?")
-_SECRETS = ("password", "sslpassword")
+_SHOWN = {
+    "host", "hostaddr", "port", "dbname", "user", "sslmode", "sslrootcert", "connect_timeout", "application_name",
+    "options", "target_session_attrs", "client_encoding",
+}  # fmt: skip
+"""Parameters that hold no secret; the value of any other is masked, be it a slip of the pen."""
 _WAIT_SECONDS = "10"  # for a server to take the connection; libpq alone waits minutes
 
 
@@ -76,7 +80,7 @@ def _postgresql(text: str) -> Connection:
     if odd or not all(_HOST.fullmatch(one) for one in host.split(",")):
         raise wrong
     name, colon, password = (quote(unquote(part), safe="") for part in user.partition(":"))
-    masked = {key: "***" if key in _SECRETS else value for key, value in parameters.items()}
+    masked = {key: value if key in _SHOWN else "***" for key, value in parameters.items()}
     settings = {"connect_timeout": _WAIT_SECONDS} | parameters | {"client_encoding": "UTF8"}
     return Connection(
         "postgresql",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from catalign.data.cleaning import as_text, in_milliseconds, read_numbers, read_times
+from catalign.data.cleaning import as_text, id_text, in_milliseconds, read_numbers, read_times
 from catalign.data.filters import k_core, repeated_pairs
 from catalign.data.items import ItemTable
 from catalign.data.ledger import Ledger
@@ -95,7 +95,7 @@ def _chunks(source: TableSource, ledger: Ledger, rows: int) -> Iterator[pl.DataF
             continue
         given = absent if source.test is None else absent | {"split": pl.lit(split)}
         for chunk in read_chunks(table, columns, table_name=_TABLE, ledger=ledger, rows=rows):
-            chunk = chunk.with_columns(as_text(pl.col("user_id")), as_text(pl.col("source_id")), **given)
+            chunk = chunk.with_columns(id_text(chunk["user_id"]), id_text(chunk["source_id"])).with_columns(**given)
             yield chunk.select("user_id", "source_id", "time", "rating", "split", "file", "row")
 
 

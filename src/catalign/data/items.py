@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from catalign.data.cleaning import as_text, clean_titles
+from catalign.data.cleaning import as_text, clean_titles, id_text
 from catalign.data.dataset import TitleCounts
 from catalign.data.ledger import Ledger
 from catalign.data.options import TitleOptions
@@ -55,7 +55,7 @@ def settle_items(raw: pl.DataFrame, options: TitleOptions, ledger: Ledger, *, ma
     Raises:
         UserError: no item with a title is left, or the items lack a field of the title format.
     """
-    read = raw.with_columns(as_text(pl.col("item_id")), as_text(pl.col(TITLE)))
+    read = raw.with_columns(id_text(raw["item_id"]), as_text(pl.col(TITLE)))
     read = read.with_columns(order=pl.int_range(pl.len()))
     read = ledger.drop("items", read, pl.col("item_id").is_null(), "no item id")
     titles = _cleaned(read, options, ledger) if options.clean else read[TITLE]

@@ -165,7 +165,10 @@ def _expanded(path: Path) -> list[Path]:
     if path.exists() or not glob.has_magic(str(path)):
         return [path]
     root = Path(path.anchor or ".")
-    found = sorted(found for found in root.glob(str(path.relative_to(path.anchor))) if found.is_file())
+    try:
+        found = sorted(found for found in root.glob(str(path.relative_to(path.anchor))) if found.is_file())
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"is no pattern ({error})", where=path, mend="write it like part-*.csv") from error
     if not found:
         raise UserError("no file fits this pattern", where=path)
     return found

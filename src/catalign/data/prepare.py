@@ -107,6 +107,7 @@ def files_of(table: Table | Query) -> Sequence[Path | Query]:
 
 def _slices(log: Log, options: TableOptions, rows: int, step: Step) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """Yield interactions and windows, of so many rows at a time: the lists of all windows are never in memory."""
+    rows = max(1, rows * 10 // max(options.history, 10))  # long histories make long lists
     for start in range(0, log.frame.height, rows):
         step(f"writing: {start:,} of {log.frame.height:,} interactions")
         windows = sliding_windows(

@@ -30,7 +30,7 @@ def read_salt(file: Path | None) -> bytes:
     where = file or f"the environment variable {VARIABLE}"
     mend = "make one with: python -c 'import secrets; print(secrets.token_hex(32))'"
     try:
-        salt = (os.environ.get(VARIABLE, "").encode() if file is None else file.read_bytes()).strip()
+        salt = (os.fsencode(os.environ.get(VARIABLE, "")) if file is None else file.read_bytes()).strip()
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=where) from error
     if not salt:

@@ -33,7 +33,12 @@ def read_table(
 ) -> pl.DataFrame:
     """Read some columns of a table as one frame; see `read_chunks`."""
     chunks = read_chunks(table, columns, table_name=table_name, ledger=ledger, lists=lists)
-    return pl.concat(list(chunks), how="vertical_relaxed")
+    try:
+        return pl.concat(list(chunks), how="vertical_relaxed")
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).splitlines()[0]
+        what = f"a column has another type in another file ({reason})"
+        raise UserError(what, where=table, mend="write all files alike") from error
 
 
 def read_chunks(

@@ -248,10 +248,14 @@ def costs(found: Sequence[Cost], looks: Looks) -> Picture | None:
         figure = Figure(figsize=(WIDTH, 0.8 + 0.32 * len(found)), layout="constrained")
         for axes, (title, values, written) in zip(figure.subplots(1, 2, sharey=True), panels, strict=True):
             bars = axes.barh(
-                names, np.nan_to_num(values), color=[looks[cost.label].colour for cost in found], height=0.62
+                range(len(names)),
+                np.nan_to_num(values),
+                color=[looks[cost.label].colour for cost in found],
+                height=0.62,
             )
             axes.bar_label(bars, ["not measured" if np.isnan(value) else written.format(value) for value in values],
                            padding=4, fontsize=8.5, color=INK)  # fmt: skip
+            axes.set_yticks(range(len(names)), names)
             axes.set_title(title)
             axes.grid(axis="y", visible=False)
             axes.margins(x=0.16)

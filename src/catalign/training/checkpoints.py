@@ -93,6 +93,9 @@ def publish(partial: Path, folder: Path, *, best_step: int | None) -> None:
         shutil.rmtree(final)
     partial.rename(final)
     _to_disk(folder)
+    for later in checkpoints(folder):  # torn ones that were passed over
+        if step_of(later) > step_of(final):
+            shutil.rmtree(later)
     for old in checkpoints(folder)[KEPT:]:
         if step_of(old) != best_step:
             shutil.rmtree(old)

@@ -1,6 +1,7 @@
 """One run of the Transformers Trainer: its arguments, what is logged, which epoch is kept."""
 
 import resource
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +61,9 @@ def fit(
     steps = -(-len(batches.windows) // recipe.batch_size)
     args = _arguments(recipe, output / CHECKPOINTS, steps, validates=validate is not None, use_bfloat16=use_bfloat16)
     checkpoint = from_main(lambda: newest_whole(output / CHECKPOINTS))
+    if checkpoint is None and is_main():  # killed before the first checkpoint: what it had logged happens again
+        (output / LOG_FILE).unlink(missing_ok=True)
+        shutil.rmtree(output / "tensorboard", ignore_errors=True)
     log_file = LogFile(output / LOG_FILE)
     with progress_bar() as progress, StopOnSignal(steps) as stop:
         trainer = CatalogueTrainer(

@@ -18,7 +18,7 @@ def check_output(
     Args:
         output: the run folder to make.
         recipe: what is to be trained, with absolute paths.
-        starts: models and runs that the training starts from, which are not replaced.
+        starts: models, runs and folders that the training starts from, which are not replaced.
         overwrite: replace a run.
         resume: go on with an unfinished run of this very recipe; nothing else may be there.
 
@@ -37,8 +37,12 @@ def check_output(
         raise UserError("already exists", where=output, mend=f"choose another folder or {mend}")
     if not (output / RECIPE).is_file():
         raise UserError("is not a run folder, so it is not replaced", where=output, mend="choose another folder")
-    if output.resolve() in [start.resolve() for start in starts]:
-        raise UserError("is the model to start from, so it is not replaced", where=output, mend="choose another folder")
+    for start in (start.resolve() for start in starts):
+        if output.resolve() == start:
+            what = "is the model to start from, so it is not replaced"
+            raise UserError(what, where=output, mend="choose another folder")
+        if output.resolve() in start.parents:
+            raise UserError(f"holds {start}, so it is not replaced", where=output, mend="choose another folder")
 
 
 def check_resumable(output: Path, recipe: AnyRecipe) -> None:

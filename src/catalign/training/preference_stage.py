@@ -111,7 +111,7 @@ def train_preference(
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
-    starts = [Path(recipe.model), *([recipe.source] if recipe.source else [])]
+    starts = [Path(recipe.model), *(path for path in (recipe.source, recipe.reference_cache) if path is not None)]
     check_output(output, recipe, starts, overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())

@@ -180,7 +180,6 @@ def _write_start(
         folder.mkdir(parents=True)
     except OSError as error:
         raise disk_error(error, folder) from error
-    write_recipe(folder, recipe)
     write_json(folder / TEMPLATE, template.model_dump())
     (folder / CATALOGUE).mkdir(exist_ok=True)
     catalogue.save(folder / CATALOGUE)
@@ -189,6 +188,7 @@ def _write_start(
         model.item_embedding.vectors.save(folder)
         facts["item_embeddings"] = items
     write_json(folder / PROVENANCE, facts)
+    write_recipe(folder, recipe)  # last: it makes the folder a run
 
 
 def _told_items(model: LanguageModel) -> dict[str, Any] | None:

@@ -86,7 +86,8 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, res
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
-    check_output(output, recipe, [Path(recipe.model), recipe.source], overwrite=overwrite, resume=resume)
+    starts = [Path(recipe.model), recipe.source, *([recipe.distilled] if recipe.distilled else [])]
+    check_output(output, recipe, starts, overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
     teacher = load_run(recipe.source, device=choose_device())

@@ -63,7 +63,7 @@ def test_other_templates_find_the_answer(
 def test_an_adapter_finds_the_answer(toy_dataset: Path, warm_model: Path, tmp_path: Path, objective: str) -> None:
     modules = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
     adapter = ["--lora", "--target-modules", modules, "--lora-rank", 16, "--lora-alpha", 32, "--lora-dropout", 0]
-    options = ["--objective", objective, *adapter, "--learning-rate", 5e-3, "--batch-size", 8, "--epochs", 12]
+    options = ["--objective", objective, *adapter, "--learning-rate", 3e-3, "--batch-size", 8, "--epochs", 12]
     run = solve(toy_dataset, warm_model, tmp_path / "run", *options)
     assert evaluated(run)["hr@1"] >= SOLVED
 

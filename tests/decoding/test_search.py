@@ -289,6 +289,9 @@ class TableModel:
     def finish_logits(self, logits: torch.Tensor) -> torch.Tensor:
         return logits
 
+    def inputs(self, token_RN: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"input_ids": token_RN}
+
     def attention_mask(self, visible: torch.Tensor) -> torch.Tensor:
         return visible
 

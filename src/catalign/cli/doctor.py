@@ -20,6 +20,10 @@ from catalign.model.precision import choose_precision
 
 DISTRIBUTION = "catalign"
 GIVES = {  # what each optional part of the package is for
+    "serve": "the HTTP service (catalign serve)",
+    "sql": "tables of PostgreSQL and SQLite (catalign data prepare --connection)",
+    "report": "the HTML report of runs (catalign report)",
+    "fuzz": "the search for inputs that break the importer (make fuzz)",
     "dev": "the test suite and the checks (make test, make check)",
 }
 FORMATS = {torch.bfloat16: "bfloat16 autocast, weights and losses in float32", torch.float32: "float32"}

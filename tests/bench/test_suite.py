@@ -159,3 +159,17 @@ def test_a_method_can_be_left_out_on_a_set(tmp_path: Path) -> None:
 def test_the_last_word_is_the_data_set() -> None:
     suite = Suite.model_validate(with_method(model="tiny", recipe={"epochs": 5}))
     assert [suite.fields_of("other", data)["epochs"] for data in ("one", "two")] == [5, 9]
+
+
+def test_a_stage_is_checked_with_what_it_takes_over(tmp_path: Path) -> None:
+    """Refreshed hard negatives need an adapter, free answers an objective over the vocabulary: both are the run's."""
+    refreshed = {"stage": "preference", "negatives": {"kind": "hard", "refresh_steps": 5}}
+    free = {"stage": "soft", "distillation": {"mode": "free"}}
+    methods = {
+        "lml": {"model": "tiny", "recipe": {"objective": "lml", "lora": {}}},
+        "free": {"after": "lml", "recipe": free},
+        "refreshed": {"after": "free", "recipe": refreshed},
+    }
+    assert set(load_suite(written(tmp_path, changed(methods=methods))).methods) == set(methods)
+    without = {**methods, "lml": {"model": "tiny", "recipe": {"objective": "msl"}}}
+    assert "free" in mistake("bench", written(tmp_path, changed(methods=without)), "--output", tmp_path / "out")

@@ -136,3 +136,14 @@ def test_mistakes(toy_run: Path, tmp_path: Path) -> None:
     assert "belongs to --stage soft" in mistake(
         "train", "--stage", "preference", "--from", toy_run, "--output", tmp_path / "soft", "--alpha", 1
     )
+
+
+def test_answers_that_do_not_fit_leave_the_run_that_was_there(toy_run: Path, tmp_path: Path) -> None:
+    run = soft(toy_run, tmp_path / "soft", *FEW, "--epochs", 1)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("no answers")
+    again = ("train", "--stage", "soft", "--from", toy_run, *FEW, "--epochs", 1, "--output", run, "--overwrite")
+    assert "does not hold a teacher's answers" in mistake(*again, "--distilled", other)
+    assert "so it is not replaced" in mistake(*again, "--distilled", run / "distilled")
+    works("evaluate", run, "--windows", 5)

@@ -220,8 +220,18 @@ def load_suite(path: Path) -> Suite:
         raise _told(error.errors()[0], path) from error
     for name, method in suite.methods.items():
         for data in suite.data if method.baseline is None else ():
-            _check_recipe(suite.fields_of(name, data), f"{path}, {name} on {data}", first=method.after is None)
+            fields = _inherited(suite, method, data) | suite.fields_of(name, data)
+            _check_recipe(fields, f"{path}, {name} on {data}", first=method.after is None)
     return suite
+
+
+def _inherited(suite: Suite, method: Method, data: str) -> dict[str, Any]:
+    """What a stage takes over from the method it goes on from, as `catalign train --from` does: adapter, objective."""
+    if method.after is None:
+        return {}
+    before = _inherited(suite, suite.methods[method.after], data) | suite.fields_of(method.after, data)
+    of_titles = before.get("stage", "sft") != "preference" and method.recipe.get("stage") == "soft"
+    return {name: before[name] for name in ("lora", *(["objective"] if of_titles else [])) if name in before}
 
 
 def _check_recipe(fields: dict[str, Any], where: str, *, first: bool) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -80,15 +81,8 @@ def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path)
     Raises:
         UserError: the folder holds answers of another teacher, of other windows or settings.
     """
-    expected = {
-        **settings.model_dump(),
-        "teacher": teacher.checkpoint,
-        "catalogue": teacher.catalogue.digest[:12],
-        "windows": windows_digest(windows),
-    }
-    if (folder / SETTINGS).exists():
-        refuse_difference(folder, read_json(folder / SETTINGS), expected)
-    elif is_main():
+    expected = check_distilled(teacher, windows, settings, folder)
+    if is_main() and not (folder / SETTINGS).exists():
         write_json(folder / SETTINGS, expected)
     done = read_answers(folder)
     left = np.setdiff1d(np.arange(len(windows)), done["window"].to_numpy())
@@ -101,6 +95,26 @@ def distil(teacher: Run, windows: Windows, settings: Distillation, folder: Path)
         write_json(folder / STATISTICS, {**statistics(answers, windows), "seconds": seconds, "timed": len(left)})
     wait_for_all()
     return answers
+
+
+def check_distilled(teacher: Run, windows: Windows, settings: Distillation, folder: Path) -> dict[str, Any]:
+    """Say what tells one distillation from another; refuse a folder that holds something else.
+
+    Raises:
+        UserError: the folder holds answers of another teacher, of other windows or settings, or no answers.
+    """
+    expected = {
+        **settings.model_dump(),
+        "teacher": teacher.checkpoint,
+        "catalogue": teacher.catalogue.digest[:12],
+        "windows": windows_digest(windows),
+    }
+    if (folder / SETTINGS).exists():
+        refuse_difference(folder, read_json(folder / SETTINGS), expected)
+    elif folder.is_dir() and any(folder.iterdir()):
+        what = f"does not hold a teacher's answers (no {SETTINGS})"
+        raise UserError(what, where=folder, mend="choose another folder")
+    return expected
 
 
 def statistics(answers: pl.DataFrame, windows: Windows) -> dict[str, float]:

@@ -21,7 +21,7 @@ from catalign.prompting.templates import load_template
 from catalign.training.batches import BatchMaker, Windows
 from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
-from catalign.training.distillation import distil
+from catalign.training.distillation import check_distilled, distil
 from catalign.training.output import check_output
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe
 from catalign.training.run import Run, load_run, prompter_of, read_recipe, start_run
@@ -98,6 +98,8 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, res
     windows = Windows.from_frame(training_frame(dataset, recipe))
     validate = choose_validation(dataset, model, prompter, recipe)
 
+    if recipe.distilled is not None:
+        check_distilled(teacher, windows, recipe.distillation, recipe.distilled)
     start_run(output, recipe, catalogue, template, model, resume=resume)
     folder = recipe.distilled or output / DISTILLED
     answers = distil(teacher, windows, recipe.distillation, folder)

@@ -118,8 +118,12 @@ class ItemVectors:
 
     def save(self, folder: Path) -> None:
         """Write `item_embeddings.parquet` into a folder."""
+        self.save_as(folder / VECTORS)
+
+    def save_as(self, path: Path) -> None:
+        """Write a Parquet file that `read` reads."""
         columns = {"item_id": self.item_ids, "embedding": pl.Series(self.vector_IW).cast(pl.List(pl.Float32))}
-        with whole_file(folder / VECTORS) as partial:
+        with whole_file(path) as partial:
             pl.DataFrame(columns).write_parquet(partial)
 
 

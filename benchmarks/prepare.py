@@ -148,10 +148,9 @@ def measure(work: Path, size: int, kind: str) -> dict[str, Any]:
 
 
 def growth(small: dict[str, Any], large: dict[str, Any]) -> dict[str, Any]:
-    """How many times the rows, the seconds and the memory are those of the smaller size."""
-    return {
-        key: round(large[key] / small[key], 2) for key in ("rows", "seconds", "processor_seconds", "peak_gigabytes")
-    } | {
+    """How many times the rows, the seconds and the memory are those of the smaller size; null where that had none."""
+    keys = ("rows", "seconds", "processor_seconds", "peak_gigabytes")
+    return {key: round(large[key] / small[key], 2) if small[key] else None for key in keys} | {
         "from": small["rows"],
         "to": large["rows"],
         "kind": large["kind"],

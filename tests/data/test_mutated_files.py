@@ -82,14 +82,6 @@ def every(folder: Path, output: Path, shift: int, step: int, *options: object) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_damaged_file_is_counted_or_told(tmp_path: Path, form: str) -> None:
-    (tmp_path / "set").mkdir()
-    FORMS[form][1](tmp_path / "set")
-    every(tmp_path / "set", tmp_path / "ds", list(FORMS).index(form), 6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
 def test_every_damage_to_every_form(tmp_path: Path, form: str) -> None:
     (tmp_path / "set").mkdir()
     FORMS[form][1](tmp_path / "set")

@@ -46,6 +46,18 @@ def test_every_form_gives_the_same_windows(tmp_path: Path, layout: str, write: W
     assert any("users" in warning for warning in dataset.card.warnings) == (layout in NAMELESS)
 
 
+def read_or_told(folder: Path, layout: str) -> None:
+    """The folder is refused in one line, or all its rows are accounted for."""
+    ledger = Ledger()
+    try:
+        published = read_windows(folder, layout, ledger)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert published.windows.height == ledger.kept("windows")
+        assert published.items.height == ledger.kept("items")
+
+
 @EVERY
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_file_is_told_or_its_rows_are_counted(tmp_path: Path, layout: str, write: Write, how: str) -> None:
@@ -53,14 +65,7 @@ def test_a_broken_file_is_told_or_its_rows_are_counted(tmp_path: Path, layout: s
     for path in sorted(path for path in tmp_path.rglob("*") if path.is_file()):
         whole = path.read_bytes()
         path.write_bytes(BROKEN[how](whole))
-        ledger = Ledger()
-        try:
-            published = read_windows(tmp_path, layout, ledger)
-        except UserError as error:
-            assert "\n" not in str(error)
-        else:
-            assert published.windows.height == ledger.kept("windows")
-            assert published.items.height == ledger.kept("items")
+        read_or_told(tmp_path, layout)
         path.write_bytes(whole)
 
 
@@ -114,14 +119,7 @@ def test_whatever_stands_in_a_file_rows_are_kept_or_counted(
     whole = path.read_bytes()
     place = data.draw(st.integers(0, len(whole)))
     path.write_bytes(whole[:place] + "".join(data.draw(st.lists(FRAGMENTS, max_size=12))).encode() + whole[place:])
-    ledger = Ledger()
-    try:
-        published = read_windows(tmp_path, layout, ledger)
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert published.windows.height == ledger.kept("windows")
-        assert published.items.height == ledger.kept("items")
+    read_or_told(tmp_path, layout)
 
 
 def test_pickles_are_never_read(tmp_path: Path) -> None:

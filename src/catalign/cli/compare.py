@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from catalign.cli.options import BaselineRow, DatasetOfRuns, Embeddings, EvaluationName, Runs
+
 
 def compare(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders of catalign train or baseline, or folders of predictions.")
-    ],
+    runs: Runs,
     metric: Annotated[
         list[str] | None,
         typer.Option(help="hr, ndcg, mrr, recall or map @k; valid_ratio, accuracy by protocol. May be repeated."),
@@ -22,21 +22,15 @@ def compare(
             "May be repeated."
         ),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Row that the others are compared with, by its name or folder; default the best.")
-    ] = None,
+    baseline: BaselineRow = None,
     floor: Annotated[bool, typer.Option("--floor", help="Add popularity and item-kNN.")] = False,
     format: Annotated[
         Literal["terminal", "markdown", "csv", "json", "latex"], typer.Option(help="How it is written.")
     ] = "terminal",
     output: Annotated[Path | None, typer.Option(help="File to write; default the terminal.")] = None,
-    evaluation: Annotated[
-        str | None, typer.Option(help="Which folder of a run's evaluations, where there are several.")
-    ] = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Run whose untuned model embeds the titles, for the diversity of the lists.")
-    ] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Dataset folder; default that of the first run.")] = None,
+    evaluation: EvaluationName = None,
+    embeddings: Embeddings = None,
+    dataset: DatasetOfRuns = None,
 ) -> None:
     """Put runs that answered the same windows into one table: intervals, paired tests, slices, warnings.
 

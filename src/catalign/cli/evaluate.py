@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from catalign.cli.options import ScoreIfGiven
+
 Candidates, Full = "Protocols candidates and pairs", "Protocol full"
 
 
@@ -22,10 +24,7 @@ def evaluate(
     ] = "test",
     windows: Annotated[int | None, typer.Option(min=1, help="Draw this many windows; default all.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    score: Annotated[
-        Literal["valid", "full"] | None,
-        typer.Option(help="Softmax over the tokens that continue a title (default), or over the whole vocabulary."),
-    ] = None,
+    score: ScoreIfGiven = None,
     decoder: Annotated[
         Literal["search", "grounding"] | None,
         typer.Option(help="Search real titles (default), or write freely and take the nearest.", rich_help_panel=Full),

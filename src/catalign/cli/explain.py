@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from catalign.cli.options import Score
 from catalign.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ def explain(
     dataset: Annotated[
         Path | None, typer.Option(help="Dataset folder; default the one the run was trained on.")
     ] = None,
-    score: Annotated[
-        Literal["valid", "full"],
-        typer.Option(help="Softmax over the tokens that continue a title, or over the whole vocabulary."),
-    ] = "valid",
+    score: Score = "valid",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say why an item was recommended: how much each item of the history moved its score.

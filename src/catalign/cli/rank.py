@@ -2,10 +2,11 @@
 
 import json as json_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from catalign.cli.options import Score
 from catalign.errors import UserError
 
 
@@ -15,10 +16,7 @@ def rank(
         list[str] | None, typer.Option(help="An item's id or title; repeat it, the oldest first.")
     ] = None,
     candidate: Annotated[list[str] | None, typer.Option(help="An item to rank, by id or title; repeat it.")] = None,
-    score: Annotated[
-        Literal["valid", "full"],
-        typer.Option(help="Softmax over the tokens that continue a title, or over the whole vocabulary."),
-    ] = "valid",
+    score: Score = "valid",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank given items of the catalogue for a person by the exact probability of their titles.

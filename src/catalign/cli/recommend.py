@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from catalign.cli.options import ScoreIfGiven
 from catalign.errors import UserError
 
 
@@ -21,10 +22,7 @@ def recommend(
     beams: Annotated[
         int | None, typer.Option(min=1, help="Width of the search; default the larger of 10 and k, with grounding 4.")
     ] = None,
-    score: Annotated[
-        Literal["valid", "full"] | None,
-        typer.Option(help="Softmax over the tokens that continue a title (default), or over the whole vocabulary."),
-    ] = None,
+    score: ScoreIfGiven = None,
     exclude_history: Annotated[
         bool, typer.Option("--exclude-history/--repeat", help="Leave out what is in the history, or allow it.")
     ] = True,

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
+from catalign.cli.options import BaselineRow, DatasetOfRuns, Embeddings, EvaluationName, Runs
 from catalign.errors import UserError
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders of catalign train or baseline, or folders of predictions.")
-    ],
+    runs: Runs,
     output: Annotated[Path, typer.Option(help="The HTML file to write; one that is there is replaced.")],
     title: Annotated[str | None, typer.Option(help="Of the page; default the dataset's name.")] = None,
     metric: Annotated[
@@ -26,18 +25,12 @@ def report(
             help="Slices, as of catalign compare; default history-length, popularity, warm and repeat. May be repeated."
         ),
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="Row that the others are compared with, by its name or folder; default the best.")
-    ] = None,
+    baseline: BaselineRow = None,
     floor: Annotated[bool, typer.Option("--floor/--no-floor", help="Popularity and item-kNN as rows.")] = True,
     samples: Annotated[int, typer.Option(min=0, help="Users whose lists are shown, drawn at random.")] = 4,
-    evaluation: Annotated[
-        str | None, typer.Option(help="Which folder of a run's evaluations, where there are several.")
-    ] = None,
-    embeddings: Annotated[
-        Path | None, typer.Option(help="Run whose untuned model embeds the titles, for the diversity of the lists.")
-    ] = None,
-    dataset: Annotated[Path | None, typer.Option(help="Dataset folder; default that of the first run.")] = None,
+    evaluation: EvaluationName = None,
+    embeddings: Embeddings = None,
+    dataset: DatasetOfRuns = None,
 ) -> None:
     """Write one HTML file about runs that answered the same windows; it needs nothing beside it, and no network.
 

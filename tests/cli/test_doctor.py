@@ -9,7 +9,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from catalign.cli import doctor as module
+from catalign import environment as module
+from catalign.cli.doctor import doctor
 from catalign.model.precision import PrecisionChoice
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -17,7 +18,7 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 def run(*options: str) -> str:
     app = typer.Typer()
-    app.command()(module.doctor)
+    app.command()(doctor)
     result = CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     return result.output

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import polars as pl
 
 from catalign.catalogue.catalogue import COUNT, Catalogue
+from catalign.catalogue.filters import Filters, filter_key, items_passing
 from catalign.data.cleaning import clean_titles
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.prompting.prompter import encode_pieces
-from catalign.serving.filters import Filters, filter_key, items_passing
 from catalign.serving.variants import Variant
 from catalign.training.run import prompter_of
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from catalign.serving.filters import Condition
+from catalign.catalogue.filters import Condition
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
 MOST_ITEMS = 1000  # in one request, whatever the list

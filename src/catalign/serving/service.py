@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from catalign.catalogue.filters import Filters
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.explain.explanation import Explanation, as_explanation
 from catalign.serving.batcher import Batcher, Job, QueueFull
-from catalign.serving.filters import Filters
 from catalign.serving.jobs import ExplainJob, RankJob, Scored, SearchJob
 from catalign.serving.live import LiveCatalogue, Update, Version
 from catalign.serving.problems import Problem

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from catalign.catalogue.filters import filter_key, items_passing
 from catalign.errors import UserError
-from catalign.serving.filters import filter_key, items_passing
 
 ROWS: list[dict[str, Any]] = [
     {"department": "Kitchen", "price": 9.5, "stock": 3, "new": True, "tags": ["gift", "metal"]},

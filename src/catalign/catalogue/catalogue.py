@@ -101,13 +101,17 @@ class Catalogue:
     def _lower_titles(self) -> pl.Series:
         return pl.Series(self.titles).str.to_lowercase()
 
+    def find_id(self, item_id: str) -> int | None:
+        """The index of the item with this id; None if there is none."""
+        return self._index_of_id.get(item_id)
+
     def find_title(self, title: str) -> int | None:
         """The index of the most popular item with exactly this title; None if there is none."""
         return self._index_of_title.get(title)
 
     def find(self, text: str) -> int | None:
         """The index of the item with this id or exactly this title, as `index_of`; None if there is none."""
-        index = self._index_of_id.get(text)
+        index = self.find_id(text)
         return self.find_title(text) if index is None else index
 
     def index_of(self, text: str) -> int:

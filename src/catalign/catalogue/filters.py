@@ -21,7 +21,7 @@ Condition: TypeAlias = Value | list[Value] | dict[str, int | float]
 Filters: TypeAlias = Mapping[str, Condition]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-_TEXT = (pl.String, pl.Categorical, pl.Enum)
+TEXT = (pl.String, pl.Categorical, pl.Enum)
 
 
 def filter_key(filters: Filters) -> str:
@@ -68,17 +68,17 @@ def _condition(metadata: pl.DataFrame, name: str, condition: Condition) -> pl.Ex
     values = condition if isinstance(condition, list) else [condition]
     for value in values:
         _check_value(value, inner, where)
-    among = pl.Series(values, dtype=pl.String if isinstance(inner, _TEXT) else None, strict=False).implode()
+    among = pl.Series(values, dtype=pl.String if isinstance(inner, TEXT) else None, strict=False).implode()
     if listed:
         return column.list.set_intersection(pl.lit(among.cast(pl.List(inner)))).list.len() > 0
-    if isinstance(inner, _TEXT):
+    if isinstance(inner, TEXT):
         column = column.cast(pl.String)
     return column.is_in(pl.lit(among))
 
 
 def _check_value(value: Value, dtype: pl.DataType | DataTypeClass, where: str) -> None:
     """Refuse a value that a column of this type cannot hold."""
-    if isinstance(dtype, _TEXT):
+    if isinstance(dtype, TEXT):
         fits, kind = isinstance(value, str), "text"
     elif dtype == pl.Boolean:
         fits, kind = isinstance(value, bool), "true or false"

@@ -1,5 +1,6 @@
 """Losses as pure functions of tensors, one formula in one place."""
 
+from catalign.objectives.bear import beam_margins, beam_weights
 from catalign.objectives.curriculum import self_distilled_weight
 from catalign.objectives.language import language_losses
 from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses, valid_logits
@@ -18,6 +19,8 @@ __all__ = [
     "Denominator",
     "Preference",
     "adaptive_temperature",
+    "beam_margins",
+    "beam_weights",
     "language_losses",
     "margins",
     "masked_softmax_losses",

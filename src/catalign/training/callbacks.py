@@ -159,6 +159,21 @@ class StepMeans(TrainerCallback):
             self._sums = pooled if is_main() else torch.zeros_like(pooled)
 
 
+class KeptTokens(StepMeans):
+    """Logs `in-beam`: of the gold tokens among at least as many valid ones as BEAR has beams, the share among the best.
+
+    A class of its own, since a checkpoint keeps the state of a callback by its class.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("in-beam")
+
+    def observe(self, margin_P: torch.Tensor) -> None:
+        """Take in the margins of one micro-batch (`beam_margins`)."""
+        prunable_P = margin_P.isfinite()
+        self.add((prunable_P & (margin_P >= 0)).sum().float()[None], prunable_P.sum()[None])
+
+
 class Patience(EarlyStoppingCallback):
     """Stops after some validations without a gain."""
 

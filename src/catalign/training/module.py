@@ -14,10 +14,11 @@ from transformers import TrainerCallback
 from catalign.catalogue.trie import TitleTrie
 from catalign.decoding.scoring import child_logits, vocabulary_losses
 from catalign.model.language_model import LanguageModel
+from catalign.objectives.bear import beam_margins, beam_weights
 from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses
 from catalign.objectives.temperature import AdaptiveTemperature
 from catalign.prompting.positions import Scores
-from catalign.training.callbacks import TemperatureStep
+from catalign.training.callbacks import KeptTokens, TemperatureStep
 
 
 class Objective(BaseModel):
@@ -31,6 +32,9 @@ class Objective(BaseModel):
         first_temperature: ATS: where the temperature starts.
         eta: ATS: the probability of the gold token aimed at on the first branching position.
         momentum: ATS: share of the new temperature in the moving average.
+        bear_weight: BEAR (msl only): lambda, by how much more a token weighs that a beam search keeps; 0 is without.
+        bear_beams: BEAR: width of that search.
+        bear_temperature: BEAR: xi, how sharp the edge of the beam is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +45,9 @@ class Objective(BaseModel):
     first_temperature: float = Field(default=1.5, gt=0)
     eta: float = Field(default=0.25, gt=0, lt=1)
     momentum: float = Field(default=0.05, gt=0, le=1)
+    bear_weight: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    bear_beams: int = Field(default=10, ge=1)
+    bear_temperature: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="after")
     def _check(self) -> "Objective":
@@ -49,6 +56,8 @@ class Objective(BaseModel):
                 raise ValueError("the adaptive temperature belongs to msl")
         elif self.temperature <= 0:
             raise ValueError("the temperature must be above 0")
+        if self.bear_weight and self.name == "lml":
+            raise ValueError("the bear weight belongs to msl")
         return self
 
     @property
@@ -58,10 +67,10 @@ class Objective(BaseModel):
 
     @property
     def label(self) -> str:
-        """Short name for tables: lml, msl, msl+ats, with the temperature where it is not 1."""
-        if self.temperature == "adaptive":
-            return f"{self.name}+ats"
-        return self.name if self.temperature == 1 else f"{self.name} tau={self.temperature:g}"
+        """Short name for tables: lml, msl, msl+ats, msl+bear, with the temperature where it is not 1."""
+        adaptive = self.temperature == "adaptive"
+        name = self.name + "+ats" * adaptive + "+bear" * bool(self.bear_weight)
+        return name if adaptive or self.temperature == 1 else f"{name} tau={self.temperature:g}"
 
 
 class LossModule(nn.Module):
@@ -104,10 +113,12 @@ class TrainingModule(LossModule):
             if objective.temperature == "adaptive"
             else None
         )
+        self.kept = KeptTokens() if objective.bear_weight else None
 
     def callbacks(self) -> list[TrainerCallback]:
-        """The adaptive temperature moves with the steps."""
-        return [] if self.adaptive is None else [TemperatureStep(self.adaptive)]
+        """The adaptive temperature moves with the steps; with BEAR it is logged what a beam search would keep."""
+        temperature = [] if self.adaptive is None else [TemperatureStep(self.adaptive)]
+        return [*temperature, *([] if self.kept is None else [self.kept])]
 
     def count_items(self, batch: dict[str, torch.Tensor]) -> int | torch.Tensor:
         """Scored positions of a batch, as the objective's denominator counts them."""
@@ -138,7 +149,7 @@ class TrainingModule(LossModule):
         end_RN: torch.Tensor | None = None,
         **_: torch.Tensor,
     ) -> torch.Tensor:
-        """-log p of the gold token at every scored position; [P], float32. In training ATS observes them."""
+        """-log p of the gold token at every scored position, times its BEAR weight; [P], float32. ATS looks on."""
         hidden_PH = self.model.hidden_states(token_RN, depth_RN, end_RN, node_P)
         if self.objective.name == "lml":
             return vocabulary_losses(self.model, hidden_PH, gold_P, self._temperature())
@@ -167,4 +178,9 @@ class TrainingModule(LossModule):
             chosen_E = first_P[position_E]
             renumbered_E = chosen_E.cumsum(0) - 1
             self.adaptive.observe(logits_E[chosen_E], renumbered_E[gold_P[first_P]])
-        return masked_softmax_losses(logits_E, position_E, gold_P, self._temperature())
+        losses_P = masked_softmax_losses(logits_E, position_E, gold_P, self._temperature())
+        if self.kept is None:
+            return losses_P
+        margin_P = beam_margins(logits_E, position_E, gold_P, self.objective.bear_beams, self._temperature())
+        self.kept.observe(margin_P)
+        return losses_P * beam_weights(margin_P, self.objective.bear_weight, self.objective.bear_temperature)

@@ -106,6 +106,20 @@ def test_the_board_has_every_row_and_how_it_was_made(machine: Machine) -> None:
     assert recipe == {"epochs": 3, "stage": "soft", "seed": 1, "dataset": "toy", "from": "out/runs/toy/msl-seed1"}
 
 
+def test_a_part_of_a_suite_takes_what_it_needs_and_no_more(machine: Machine) -> None:
+    works(*CALL, "--only", "ease")
+    assert [typed[0] for typed in machine.typed] == ["baseline"]
+    assert "**Not there yet, or failed:** msl (seed 0)" in Path("board.md").read_text(encoding="utf-8")
+    works(*CALL, "--only", "toy", "--only", "soft")  # what it goes on from is trained, and not evaluated as a row
+    made = [typed[0] for typed in machine.typed[1:]]
+    assert {name: made.count(name) for name in made} == {"model": 2, "train": 4, "evaluate": 2}
+    works(*CALL)
+    assert len(machine.typed) == 1 + 2 * (1 + 2 + 2)
+    assert Path("board.md").read_text(encoding="utf-8").startswith("# Toys | and more\n\n    catalign bench suite.yaml")
+    told = mistake(*CALL, "--only", "eaze")
+    assert "neither a data set nor a method of Toys | and more: eaze" in told and "ease" in told
+
+
 def test_what_the_suite_leaves_out_is_told(machine: Machine) -> None:
     write_suite(data={"toy": {"source": "toy", "without": ["soft"]}})
     works(*CALL)

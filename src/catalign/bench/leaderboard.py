@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import catalign
-from catalign.bench.steps import EVALUATION, Plan, Row, Step, read_record
+from catalign.bench.steps import EVALUATION, Plan, Row, needed, read_record
 from catalign.bench.suite import Suite
 from catalign.data.dataset import load_dataset
 from catalign.evaluation.comparison import Comparison, compare
@@ -151,16 +151,8 @@ def _commands(planned: Plan, output: Path, rows: Sequence[Row]) -> list[str]:
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.method, row)
-    wanted: dict[str, Step] = {}
-
-    def want(name: str) -> None:
-        for before in planned.steps[name].needs:
-            want(before)
-        wanted.setdefault(name, planned.steps[name])
-
-    for row in first.values():
-        want(row.last)
-    return [shlex.join(["catalign", *step.arguments]) for step in wanted.values()]
+    steps = needed(planned, [row.last for row in first.values()])
+    return [shlex.join(["catalign", *step.arguments]) for step in steps]
 
 
 def _markdown(table: Table) -> str:

@@ -16,15 +16,18 @@ from catalign.baselines.environment import environments_folder, interpreter
 from catalign.baselines.methods import METHODS
 from catalign.bench.command import ended_by_terminate, run_command
 from catalign.bench.leaderboard import leaderboard
-from catalign.bench.steps import Plan, Step, plan, read_record, record_file, record_of
+from catalign.bench.steps import Plan, Step, needed, plan, read_record, record_file, record_of
 from catalign.bench.suite import Suite
 from catalign.errors import UserError
 from catalign.files import whole_file, write_json
 from catalign.progress import console
+from catalign.training.recipe import choose_from
 from catalign.training.run import source_state
 
 
-def run_suite(suite: Suite, output: Path, data_root: Path, board: Path, *, command: str) -> list[str]:
+def run_suite(
+    suite: Suite, output: Path, data_root: Path, board: Path, *, command: str, only: Sequence[str] = ()
+) -> list[str]:
     """Run the steps that are not done and write the leaderboard; steps after one that failed are left out.
 
     The board is also written where rows are missing, and names them.
@@ -35,18 +38,20 @@ def run_suite(suite: Suite, output: Path, data_root: Path, board: Path, *, comma
         data_root: folder that the sources are named from.
         board: the Markdown file.
         command: how this was called, for the board.
+        only: data sets and methods to run now; the board shows whatever is done.
 
     Returns:
         The names of the steps that failed.
 
     Raises:
-        UserError: a source is not there, `output` holds what was made otherwise, or a baseline has no environment.
+        UserError: `only` names nothing of the suite, a source is not there, `output` holds what was made otherwise, or a baseline has no environment.
     """
     planned = plan(suite, output, data_root)
     check(suite, planned, output, data_root)
-    left = [step for step in planned.steps.values() if not step.done()]
+    left = [step for step in chosen(suite, planned, only) if not step.done()]
     check_environments(left)
-    console.print(f"{suite.name}: {len(planned.steps)} steps, {len(planned.steps) - len(left)} done")
+    done = sum(step.done() for step in planned.steps.values())
+    console.print(f"{suite.name}: {len(planned.steps)} steps, {done} done, {len(left)} to do now")
     failed: list[str] = []
     missing: set[str] = set()
     with ended_by_terminate():
@@ -62,6 +67,24 @@ def run_suite(suite: Suite, output: Path, data_root: Path, board: Path, *, comma
     with whole_file(board) as place:
         place.write_text(leaderboard(suite, planned, output, command=command), encoding="utf-8")
     return failed
+
+
+def chosen(suite: Suite, planned: Plan, only: Sequence[str]) -> list[Step]:
+    """Return the steps that the named data sets and methods take, in order; all where nothing is named.
+
+    Data sets alone mean all of their methods, methods alone mean all data sets, both mean these methods on these sets.
+
+    Raises:
+        UserError: a name is neither.
+    """
+    for name in only:
+        if name not in suite.data and name not in suite.methods:
+            mend = choose_from(name, [*suite.data, *suite.methods])
+            raise UserError(f"neither a data set nor a method of {suite.name}: {name}", where="--only", mend=mend)
+    data = {name for name in only if name in suite.data} or set(suite.data)
+    methods = {name for name in only if name in suite.methods} or set(suite.methods)
+    wanted = [row.last for row in planned.rows if row.data in data and row.method in methods]
+    return needed(planned, wanted)
 
 
 def check(suite: Suite, planned: Plan, output: Path, data_root: Path) -> None:

@@ -8,7 +8,7 @@ OUTPUT/runs/DATA/METHOD-seedS   with evaluations/test
 OUTPUT/steps/...json          what made each of these, and when
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,21 @@ def plan(suite: Suite, output: Path, data_root: Path) -> Plan:
     lasts = {row.last for row in rows}  # what others only go on from needs no evaluation
     steps = {name: step for name, step in steps.items() if name in lasts or not name.endswith("/evaluate")}
     return Plan(steps, rows, datasets)
+
+
+def needed(planned: Plan, wanted: Iterable[str]) -> list[Step]:
+    """Return the named steps and what they need, in the order of the plan."""
+    found: set[str] = set()
+
+    def want(name: str) -> None:
+        if name not in found:
+            found.add(name)
+            for before in planned.steps[name].needs:
+                want(before)
+
+    for name in wanted:
+        want(name)
+    return [step for name, step in planned.steps.items() if name in found]
 
 
 def run_name(data: str, method: str, seed: int) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from catalign.baselines.methods import METHODS
 from catalign.errors import UserError
+from catalign.files import read_yaml
 from catalign.training.recipe import choose_from, find_objective, make_recipe
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]*$")]
@@ -206,14 +206,7 @@ def load_suite(path: Path) -> Suite:
     Raises:
         UserError: no such file, no YAML, an unknown name (with the nearest), or parts that do not go together.
     """
-    try:
-        fields = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_NoNameTwice)
-    except FileNotFoundError as error:
-        raise UserError("no such suite", where=path) from error
-    except OSError as error:
-        raise UserError("cannot be read", where=path, mend="give a suite (YAML)") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"is not YAML ({error})", where=path) from error
+    fields = read_yaml(path, "suite")
     try:
         suite = Suite.model_validate(fields)
     except ValidationError as error:
@@ -274,15 +267,3 @@ def _told(error: Any, path: Path) -> UserError:
     return UserError(
         f"{'.'.join(place)} is {shown}", where=path, mend=error["msg"].replace("Input should", "it should")
     )
-
-
-class _NoNameTwice(yaml.SafeLoader):
-    """Refuses a mapping that names something twice: the first would be lost without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Refuse, or construct as usual."""
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"{twice} stands twice in line {node.start_mark.line + 1} and below")
-        return super().construct_mapping(node, deep)

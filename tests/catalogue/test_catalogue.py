@@ -134,3 +134,12 @@ def test_the_trie_closes_every_encoded_title(titles: list[str], at_once: int) ->
 def test_a_title_without_tokens_is_named() -> None:
     with pytest.raises(UserError, match="item 1: the title is empty"):
         Catalogue.from_lists(["i", "j"], ["a", ""]).build_trie(lambda batch: [[ord(x) for x in t] for t in batch], 2)
+
+
+@given(st.lists(st.tuples(st.sampled_from("xyzab"), st.integers(0, 3)), min_size=1, max_size=6))
+def test_many_are_found_as_each_alone(items: list[tuple[str, int]]) -> None:
+    titles, counts = [title for title, _ in items], [count for _, count in items]
+    catalogue = Catalogue.from_lists("abcdef"[: len(items)], titles, counts)
+    asked = [*"abcdefxyz", "", None, "x", "nothing"]
+    found = catalogue.find_all(pl.Series(asked, dtype=pl.String)).to_list()
+    assert found == [None if text is None else catalogue.find(text) for text in asked]

@@ -312,3 +312,24 @@ def test_whatever_a_file_holds_it_is_read_or_told(tmp_path: Path, ending: str, c
         assert "\n" not in str(error)
     else:
         assert frame.height == ledger.kept("interactions")
+
+
+@pytest.mark.parametrize("name", ["log.csv", "log.jsonl", "log.pq"])
+def test_a_column_that_a_file_may_lack_is_null_there(tmp_path: Path, name: str) -> None:
+    frame = pl.DataFrame({"user": ["u1", "u2"], "item": ["a", "b"]})
+    path = tmp_path / name
+    {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "pq": frame.write_parquet}[name.partition(".")[2]](path)
+    asked = {"user_id": "user", "note": "remark"}
+    (chunk,) = read_chunks(Table.of(path), asked, table_name="t", ledger=Ledger(), optional=["note"])
+    assert chunk["user_id"].to_list() == ["u1", "u2"] and chunk["note"].to_list() == [None, None]
+    assert chunk["row"].to_list() == ([2, 3] if name == "log.csv" else [1, 2])
+    with pytest.raises(UserError, match="there is no column 'remark'"):
+        list(read_chunks(Table.of(path), asked, table_name="t", ledger=Ledger()))
+
+
+def test_a_key_of_json_lines_may_come_late(tmp_path: Path) -> None:
+    lines = ['{"user": "u"}'] * 1_500 + ['{"user": "v", "remark": "late"}']
+    path = write(tmp_path, "log.jsonl", "\n".join(lines).encode())
+    asked = {"user_id": "user", "note": "remark"}
+    (chunk,) = read_chunks(Table.of(path), asked, table_name="t", ledger=Ledger(), optional=["note"])
+    assert chunk["note"].drop_nulls().to_list() == ["late"]

@@ -118,3 +118,37 @@ def test_further_items_are_left_out_inside_the_search_and_a_filter_can_be_put_on
                 )
                 assert [item for item in items if item >= 0] == expected[:2]
     assert search.allowed is None, "the search that was there has no filter"
+
+
+ITEM_LISTS = st.lists(st.integers(0, len(TITLES) - 1), max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    candidates=st.lists(ITEM_LISTS, min_size=len(HISTORIES), max_size=len(HISTORIES)),
+    excluded=st.none() | st.lists(ITEM_LISTS, min_size=len(HISTORIES), max_size=len(HISTORIES)),
+    allowed=st.none() | st.lists(st.booleans(), min_size=len(TITLES), max_size=len(TITLES)),
+    exclude_history=st.booleans(),
+)
+def test_candidates_of_each_history_are_all_that_is_searched(
+    model: LanguageModel,
+    prompter: Prompter,
+    candidates: list[list[int]],
+    excluded: list[list[int]] | None,
+    allowed: list[bool] | None,
+    exclude_history: bool,
+) -> None:
+    mask = None if allowed is None else np.array(allowed)
+    search = CatalogueSearch(model, prompter, beams=10, exclude_history=exclude_history, allowed=mask, batch_size=3)
+    seen = 0
+    for numbers, items, scores in search.recommend(HISTORIES, 9, excluded, candidates):
+        for row, number in enumerate(numbers.tolist()):
+            closed = set(range(len(TITLES))) - set(candidates[number])
+            closed |= set(HISTORIES[number]) if exclude_history else set()
+            closed |= set() if excluded is None else set(excluded[number])
+            closed |= set() if allowed is None else {item for item, passes in enumerate(allowed) if not passes}
+            order, expected = expected_order(model, prompter, HISTORIES[number], "valid", closed)
+            assert items[row].tolist() == order + [-1] * (9 - len(order))
+            np.testing.assert_allclose(scores[row][: len(order)], expected, atol=1e-4)
+            seen += 1
+    assert seen == len(HISTORIES)

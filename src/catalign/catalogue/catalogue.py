@@ -114,6 +114,20 @@ class Catalogue:
         index = self.find_id(text)
         return self.find_title(text) if index is None else index
 
+    @cached_property
+    def _index_of_text(self) -> pl.DataFrame:
+        """`text` and `index` of every id, and of every title that is no id."""
+        ids = pl.DataFrame({"text": self.item_ids, "index": range(len(self))}, schema_overrides={"index": pl.UInt32})
+        titles = pl.DataFrame({"text": self.titles, "index": ids["index"], "popularity": self.popularity})
+        titles = titles.sort("popularity", descending=True, maintain_order=True).drop("popularity")
+        titles = titles.unique("text", keep="first", maintain_order=True).join(ids, on="text", how="anti")
+        return pl.concat([ids, titles])
+
+    def find_all(self, texts: pl.Series) -> pl.Series:
+        """What `find` finds for each of many texts, UInt32; null where there is none."""
+        found = texts.to_frame("text").join(self._index_of_text, on="text", how="left", maintain_order="left")
+        return found["index"]
+
     def index_of(self, text: str) -> int:
         """The index of an item given by its id or its exact title; the most popular of those that share the title.
 

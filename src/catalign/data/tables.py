@@ -49,6 +49,7 @@ def read_chunks(
     ledger: Ledger,
     rows: int = CHUNK_ROWS,
     lists: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> Iterator[pl.DataFrame]:
     """Read some columns of a table, never holding all of it.
 
@@ -60,6 +61,7 @@ def read_chunks(
         ledger: counts the rows that came in and those that cannot be read, and takes the digest of a query.
         rows: in a frame at most.
         lists: names in the result of columns that may hold lists, where the file is Parquet.
+        optional: names in the result of columns that a file may lack; they are null there.
 
     Yields:
         The columns as text (those of Parquet files and databases may have a type; null where a JSON key is absent),
@@ -71,8 +73,9 @@ def read_chunks(
     """
     wanted = list(dict.fromkeys(columns.values()))
     _check_names(wanted, table)
-    for file, frames in _parts(table, wanted, table_name, ledger):
-        for frame in _gathered(frames, rows):
+    may_lack = {columns[key] for key in optional}
+    for file, frames in _parts(table, wanted, may_lack, table_name, ledger):
+        for frame in gathered(frames, rows):
             for key, name in columns.items():
                 if key not in lists and frame.schema[name].is_nested():
                     mend = "name one of texts, numbers or times"
@@ -130,14 +133,14 @@ def _names(path: Path, table: Table) -> list[str]:
 
 
 def _parts(
-    table: Table | Query, columns: list[str], name: str, ledger: Ledger
+    table: Table | Query, columns: list[str], may_lack: set[str], name: str, ledger: Ledger
 ) -> Iterator[tuple[str, Iterator[pl.DataFrame]]]:
     """Yield what a table comes from, by the name that `file` has, and its frames."""
     if isinstance(table, Query):
         yield table.name, _query_frames(table, columns, ledger)
         return
     for path in table.files:
-        yield path.name, _frames(path, columns, table, name, ledger)
+        yield path.name, _frames(path, columns, may_lack, table, name, ledger)
 
 
 def _query_frames(table: Query, columns: list[str], ledger: Ledger) -> Iterator[pl.DataFrame]:
@@ -149,17 +152,25 @@ def _query_frames(table: Query, columns: list[str], ledger: Ledger) -> Iterator[
             digest.add(frame)
 
 
-def _frames(path: Path, columns: list[str], table: Table, name: str, ledger: Ledger) -> Iterator[pl.DataFrame]:
+def _frames(
+    path: Path, columns: list[str], may_lack: set[str], table: Table, name: str, ledger: Ledger
+) -> Iterator[pl.DataFrame]:
     """Yield the columns of one file and `_ROW`, in pieces of any size."""
-    require_columns(path, columns, _names(path, table))
+    names = _names(path, table)
+    require_columns(path, [column for column in columns if column not in may_lack], names)
     with reading(path):
         kind = kind_of(path)
-        if kind in _PARQUET:
-            yield from _parquet_frames(path, columns)
-        elif kind in _JSON:
+        if kind in _JSON:  # a key may occur late
             yield from json_frames(path, columns, _ROW, table, name, ledger)
+            return
+        there = [column for column in columns if column in names]
+        lacking = [pl.lit(None, pl.String).alias(column) for column in columns if column not in names]
+        if kind in _PARQUET:
+            frames = _parquet_frames(path, there)
         else:
-            yield from csv_frames(path, columns, _ROW, table, name, ledger)
+            frames = csv_frames(path, there, _ROW, table, name, ledger)
+        for frame in frames:
+            yield frame.with_columns(lacking)
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -214,7 +225,7 @@ def _plain_type(kind: Any) -> Any:
     return pa.list_(pa.struct([kind.key_field, kind.item_field])) if types.is_map(kind) else None
 
 
-def _gathered(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
+def gathered(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
     """Put small frames together and cut large ones; one frame at least."""
     held: list[pl.DataFrame] = []
     yielded = False

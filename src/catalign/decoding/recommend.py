@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from catalign.decoding.ranking import rank_items
 from catalign.decoding.search import ScoreMode, search_titles
-from catalign.decoding.trie_tensors import Exclusions, TrieTensors
+from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 
@@ -111,7 +111,11 @@ class CatalogueSearch(Decoder):
         }
 
     def recommend(
-        self, histories: Sequence[History], count: int, excluded: Sequence[History] | None = None
+        self,
+        histories: Sequence[History],
+        count: int,
+        excluded: Sequence[History] | None = None,
+        candidates: Sequence[History] | None = None,
     ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
         """See `Decoder.recommend`; histories of like length share a batch, scores are log-probabilities.
 
@@ -119,6 +123,7 @@ class CatalogueSearch(Decoder):
             histories: as there.
             count: as there.
             excluded: for each history further items to leave out, inside the search as those of the history are.
+            candidates: for each history the only items to search.
         """
         prompts = [self.prompter.prompt(history) for history in histories]
         order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
@@ -127,7 +132,8 @@ class CatalogueSearch(Decoder):
             for start in range(0, len(order), self.batch_size):
                 numbers = order[start : start + self.batch_size]
                 closed = None if left_out is None else [left_out[number] for number in numbers]
-                items, scores = self._search([prompts[number] for number in numbers], closed, count)
+                only = None if candidates is None else [candidates[number] for number in numbers]
+                items, scores = self._search([prompts[number] for number in numbers], closed, only, count)
                 yield numbers, items, scores
 
     def _left_out(
@@ -142,19 +148,20 @@ class CatalogueSearch(Decoder):
         ]
 
     def _search(
-        self, prompts: list[npt.NDArray[np.int32]], left_out: list[npt.NDArray[np.int64]] | None, count: int
+        self,
+        prompts: list[npt.NDArray[np.int32]],
+        left_out: list[npt.NDArray[np.int64]] | None,
+        candidates: Sequence[History] | None,
+        count: int,
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
         trie, tensors = self.prompter.trie, self._trie_on_device()
-        exclusions, closed = None, None
-        if left_out is not None or self.allowed is not None:
-            closed = np.zeros((len(prompts), trie.items), dtype=np.bool_)
-            if self.allowed is not None:
-                closed[:] = ~self.allowed
-        if left_out is not None:
+        closed = self._closed(len(prompts), left_out, candidates)
+        exclusions: Exclusions | Inclusions | None = None
+        if candidates is not None:
             assert closed is not None
+            exclusions = Inclusions(trie, [np.flatnonzero(~row) for row in closed], self.model.device)
+        elif left_out is not None:
             exclusions = Exclusions(trie, left_out, tensors, self.allowed)
-            for row, items in enumerate(left_out):
-                closed[row, items] = True
         found = search_titles(
             self.model,
             tensors,
@@ -165,3 +172,18 @@ class CatalogueSearch(Decoder):
             exclusions=exclusions,
         )
         return rank_items(trie, found.title_BK.cpu().numpy(), found.score_BK.float().cpu().numpy(), count, closed)
+
+    def _closed(
+        self, users: int, left_out: list[npt.NDArray[np.int64]] | None, candidates: Sequence[History] | None
+    ) -> npt.NDArray[np.bool_] | None:
+        """[users, items]; what may not be recommended to whom. None: everything may be."""
+        if left_out is None and candidates is None and self.allowed is None:
+            return None
+        closed = np.full((users, self.prompter.trie.items), candidates is not None)
+        for row, items in enumerate(candidates or ()):
+            closed[row, items] = False
+        if self.allowed is not None:
+            closed |= ~self.allowed
+        for row, items in enumerate(left_out or ()):
+            closed[row, items] = True
+        return closed

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from transformers import DynamicCache
 
-from catalign.decoding.trie_tensors import Exclusions, TrieTensors
+from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import segment_logsumexp, valid_logits
 
@@ -49,7 +49,7 @@ def search_titles(
     beams: int,
     score: ScoreMode = "valid",
     length_penalty: float = 0.0,
-    exclusions: Exclusions | None = None,
+    exclusions: Exclusions | Inclusions | None = None,
 ) -> FoundTitles:
     """Find the best titles for a batch of prompts.
 
@@ -62,7 +62,7 @@ def search_titles(
             whole vocabulary (the order of the published decoders).
         length_penalty: a title's score is its log-probability divided by (its tokens, the end token among them) to this
             power; 0 leaves log-probabilities, above 0 favours long titles.
-        exclusions: what may not be recommended to whom.
+        exclusions: what may not be recommended to whom, or what alone may be.
     """
     search = _Search(model, trie, prompts, beams, score, length_penalty)
     while search.expand(exclusions):
@@ -158,7 +158,7 @@ class _Search:
         last_FH = hidden_FXH[torch.arange(len(user_F), device=user_F.device), length_F + depth_F - 1]
         return last_FH.new_zeros(*filled_BM.shape, last_FH.shape[1]).index_put((user_F, slot_F), last_FH)
 
-    def expand(self, exclusions: Exclusions | None) -> bool:
+    def expand(self, exclusions: Exclusions | Inclusions | None) -> bool:
         """Let every live beam choose among its children; returns whether anything is left to do."""
         best_open_B = self.score_BK.amax(dim=1) / self.longest_share
         open_B = best_open_B > self.done_BK[:, -1]  # nothing below the last title can pass it any more

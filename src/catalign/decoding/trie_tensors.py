@@ -117,13 +117,9 @@ class Exclusions:
         sets = [np.unique(np.asarray(items, dtype=np.int64)) for items in excluded]
         if allowed is not None:
             sets = [items[allowed[items]] for items in sets]
-        user = np.repeat(np.arange(len(sets)), [len(items) for items in sets])
-        node, offsets = trie.paths(np.concatenate(sets) if sets else np.zeros(0, dtype=np.int64))
-        key = np.repeat(user, np.diff(offsets)) * self._nodes + node
-        distinct, counts = np.unique(key, return_counts=True)
-        # A last entry larger than any key keeps the look-up inside the array.
-        self._key = torch.from_numpy(np.r_[distinct, np.iinfo(np.int64).max]).to(self._below.device)
-        self._removed = torch.from_numpy(np.r_[counts, 0]).to(self._below.device)
+        distinct, counts = _paths_of(trie, sets)
+        self._key = torch.from_numpy(distinct).to(self._below.device)
+        self._removed = torch.from_numpy(counts).to(self._below.device)
 
     def open(self, user_E: torch.Tensor, node_E: torch.Tensor) -> torch.Tensor:
         """Whether something may still be recommended below each node; shape [E]."""
@@ -131,3 +127,34 @@ class Exclusions:
         found_E = torch.searchsorted(self._key, key_E)
         removed_E = torch.where(self._key[found_E] == key_E, self._removed[found_E], 0)
         return self._below[node_E] > removed_E
+
+
+class Inclusions:
+    """The only items that may be recommended to one user each: a node is open to a user while one of them is below it.
+
+    Args:
+        trie: the trie.
+        included: for each user of the batch the items to search, each once.
+        device: where the search runs.
+    """
+
+    def __init__(self, trie: TitleTrie, included: Sequence[IntArray], device: torch.device) -> None:
+        self._nodes = trie.nodes
+        self._key = torch.from_numpy(_paths_of(trie, included)[0]).to(device)
+
+    def open(self, user_E: torch.Tensor, node_E: torch.Tensor) -> torch.Tensor:
+        """Whether something may be recommended below each node; shape [E]."""
+        key_E = user_E * self._nodes + node_E
+        return self._key[torch.searchsorted(self._key, key_E)] == key_E
+
+
+def _paths_of(trie: TitleTrie, sets: Sequence[IntArray]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The nodes on the paths of each user's items as keys (user times nodes, plus node), ascending, and their counts.
+
+    A last key larger than any, of count 0, keeps a look-up inside the arrays.
+    """
+    user = np.repeat(np.arange(len(sets)), [len(items) for items in sets])
+    items = np.concatenate(sets).astype(np.int64) if sets else np.zeros(0, dtype=np.int64)
+    node, offsets = trie.paths(items)
+    distinct, counts = np.unique(np.repeat(user, np.diff(offsets)) * trie.nodes + node, return_counts=True)
+    return np.r_[distinct, np.iinfo(np.int64).max], np.r_[counts, 0]

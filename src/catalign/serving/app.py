@@ -13,11 +13,14 @@ from fastapi.security import HTTPBearer
 
 import catalign
 from catalign.serving import problems
+from catalign.serving.columns import columns_of, values_of
 from catalign.serving.guard import Guard
 from catalign.serving.keys import Key
 from catalign.serving.live import NewItem, Update, Version
+from catalign.serving.playground import add_page
 from catalign.serving.problems import Problem, ProblemBody
 from catalign.serving.schemas import (
+    About,
     Asked,
     CatalogueItem,
     ExplainAnswer,
@@ -83,6 +86,7 @@ def create_app(service: Service, keys: list[Key] | None = None) -> FastAPI:
     _add_questions(app, service)
     _add_catalogue(app, service)
     _add_operations(app, service)
+    add_page(app)
     _describe_problems(app)
     return app
 
@@ -189,20 +193,43 @@ def _add_catalogue(app: FastAPI, service: Service) -> None:
     async def find_items(
         query: Annotated[str, Query(max_length=200, description="a part of the title, letter case aside")] = "",
         limit: Annotated[int, Query(ge=1, le=MOST_FOUND, description="how many at most")] = 20,
+        ids: Annotated[
+            list[str] | None,
+            Query(alias="id", max_length=MOST_FOUND, description="these items instead, in this order; repeat it"),
+        ] = None,
     ) -> FoundItems:
-        """Items whose title holds a text, the most popular in training first."""
+        """Items whose title holds a text, the most popular in training first; or items by id, where there are such."""
         version = service.live.current
         catalogue = version.catalogue
-        items = await asyncio.to_thread(catalogue.titles_holding, query, limit)
+        if ids is None:
+            items = await asyncio.to_thread(catalogue.titles_holding, query, limit)
+        else:
+            items = [item for item in map(catalogue.find_id, ids) if item is not None]
         found = [
             CatalogueItem(
                 item_id=catalogue.item_ids[item],
                 title=catalogue.titles[item],
                 available=bool(version.available_I[item]),
+                metadata=metadata,
             )
-            for item in items
+            for item, metadata in zip(items, values_of(catalogue.metadata, items), strict=True)
         ]
         return FoundItems(catalogue_version=version.number, items=found)
+
+    @app.get("/v1/about", responses=ERRORS, dependencies=[_KEY], tags=["catalogue"])
+    async def about() -> About:
+        """What can be asked here: the runs, and what filters can name."""
+        version = service.live.current
+        columns = await asyncio.to_thread(columns_of, version.catalogue.metadata, version.available_I)
+        return About(
+            version=catalign.__version__,
+            catalogue_version=version.number,
+            items=len(version.catalogue),
+            available=int(version.available_I.sum()),
+            columns=columns,
+            variants=_shares(service),
+            max_k=service.settings.max_k,
+        )
 
 
 def _add_operations(app: FastAPI, service: Service) -> None:
@@ -227,8 +254,11 @@ def _add_operations(app: FastAPI, service: Service) -> None:
 
 
 def _health(service: Service, status: str) -> Health:
-    shares = {variant.name: variant.share for variant in service.variants}
-    return Health(status=status, catalogue_version=service.live.current.number, variants=shares)
+    return Health(status=status, catalogue_version=service.live.current.number, variants=_shares(service))
+
+
+def _shares(service: Service) -> dict[str, float]:
+    return {variant.name: variant.share for variant in service.variants}
 
 
 def _describe_problems(app: FastAPI) -> None:

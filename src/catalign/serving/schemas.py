@@ -1,6 +1,6 @@
 """What requests and answers hold; the OpenAPI document is made of this."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -177,13 +177,45 @@ class CatalogueItem(BaseModel):
     item_id: str
     title: str
     available: bool
+    metadata: dict[str, Any] = Field(description="its values in the columns that filters can name")
 
 
 class FoundItems(BaseModel):
-    """Items whose title holds a text, the most popular first."""
+    """Items whose title holds a text, the most popular first; or those asked for by id."""
 
     catalogue_version: int
     items: list[CatalogueItem]
+
+
+class ColumnValue(BaseModel):
+    """A value of a column."""
+
+    value: str | bool
+    items: int = Field(description="available items that have it")
+
+
+class Column(BaseModel):
+    """A column of the catalogue that filters can name, and what the available items have in it."""
+
+    name: str
+    kind: Literal["text", "number", "boolean"]
+    several: bool = Field(description="an item has a list of them")
+    distinct: int = Field(description="different values")
+    values: list[ColumnValue] = Field(default_factory=list, description="the most common ones first; none of numbers")
+    min: float | None = Field(default=None, description="of numbers")
+    max: float | None = Field(default=None, description="of numbers")
+
+
+class About(BaseModel):
+    """What can be asked here."""
+
+    version: str = Field(description="of catalign")
+    catalogue_version: int
+    items: int = Field(description="in the catalogue")
+    available: int = Field(description="that may be recommended")
+    columns: list[Column] = Field(description="that filters can name")
+    variants: dict[str, float] = Field(description="run to its share of the requests")
+    max_k: int = Field(description="most items asked for at once")
 
 
 class Health(BaseModel):

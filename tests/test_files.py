@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from catalign.errors import UserError
-from catalign.files import disk_error, read_json, sha256_of, whole_file, whole_folder, write_json
+from catalign.files import (
+    disk_error,
+    load_yaml,
+    read_json,
+    read_yaml,
+    sha256_of,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 
 
 def names(folder: Path) -> set[str]:
@@ -98,3 +107,47 @@ def test_json_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_a_hash_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-4", 1e-4),
+        ("1.5e3", 1500.0),
+        ("-.5E+2", -50.0),
+        ("1.e1", 10.0),
+        ("10", 10),
+        ("2024-01-01", "2024-01-01"),
+        ("1e", "1e"),
+        ("e4", "e4"),
+        ("{a: 1, b: {a: 2}}", {"a": 1, "b": {"a": 2}}),
+    ],
+)
+def test_yaml_is_read_as_people_mean_it(text: str, value: object) -> None:
+    read = load_yaml(text)
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"a: 1\nb:\n  c: 1\n  c: 2\n", "is not YAML (c stands twice in line 3 and below)"),
+        (b"a: [", "is not YAML"),
+        (b"!!int x", "is not YAML"),
+        (b"!!python/object/apply:os.getcwd []", "is not YAML"),
+        (b"[" * 3000, "is not YAML"),
+        (b"\xff\xfe", "is not YAML"),
+    ],
+)
+def test_what_is_no_yaml(tmp_path: Path, text: bytes, words: str) -> None:
+    (tmp_path / "a.yaml").write_bytes(text)
+    with pytest.raises(UserError) as caught:
+        read_yaml(tmp_path / "a.yaml", "recipe")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_yaml_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recipe"):
+        read_yaml(tmp_path / "none.yaml", "recipe")
+    with pytest.raises(UserError, match=r"cannot be read; give a recipe \(YAML\)"):
+        read_yaml(tmp_path, "recipe")

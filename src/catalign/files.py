@@ -5,11 +5,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from catalign.errors import UserError
 
@@ -98,6 +101,55 @@ def read_json(path: Path) -> Any:
         raise UserError("no such file", where=path) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"is not JSON ({error})", where=path) from error
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """Read a YAML file as plain values (`load_yaml`).
+
+    Args:
+        path: the file.
+        kind: what it should be, for the messages: a recipe, a suite.
+
+    Raises:
+        UserError: the file is absent, cannot be read, or is not YAML.
+    """
+    try:
+        return load_yaml(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no such {kind}", where=path) from error
+    except OSError as error:
+        raise UserError("cannot be read", where=path, mend=f"give a {kind} (YAML)") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"is not YAML ({error})", where=path) from error
+
+
+def load_yaml(text: str) -> Any:
+    """YAML as people mean it: 1e-4 is a number, 2024-01-01 is text, and a name that stands twice is refused.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: it is not YAML, holds a value that its tag denies, or is too deep.
+    """
+    return yaml.load(text, Loader=_PlainValues)
+
+
+class _PlainValues(yaml.SafeLoader):
+    """Refuses a mapping that names something twice: the first would be lost without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"{twice} stands twice in line {node.start_mark.line + 1} and below")
+        return super().construct_mapping(node, deep)
+
+
+_PlainValues.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PlainValues.add_implicit_resolver(  # YAML 1.1 asks for a point and a sign: 1.0e-4
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def sha256_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from catalign.errors import UserError
 from catalign.recommender import Recommender
-from toy import catalign, make_dataset, make_model, mistake, works
+from toy import catalign, make_dataset, make_model, mistake, series, works
 
 
 @pytest.fixture
@@ -72,7 +72,12 @@ TRAIN = ("train", "--dataset", "ds", "--model", "lm", "--output", "run")
         (["--output", "ds"], "ds: already exists; choose another folder or pass --overwrite"),
         (["--output", "ds", "--overwrite"], "ds: is not a run folder, so it is not replaced; choose another folder"),
         (["none.yaml"], "none.yaml: no such recipe"),
-        (["."], "cannot be read; give a recipe file (YAML)"),
+        (["--bear-weight", 1, "--objective", "lml"], "the bear weight belongs to msl"),
+        (["--bear-weight", -1], "objective.bear_weight is -1.0; it should be greater than or equal to 0"),
+        (["--set", "epoch=3"], "--set: unknown name epoch; did you mean epochs? choose from dataset, model"),
+        (["--set", "epochs=ten"], "--set: epochs is ten; it should be a valid integer"),
+        (["--set", "epochs=1", "--set", "epochs=2"], "--set: epochs is set twice"),
+        (["."], "cannot be read; give a recipe (YAML)"),
     ],
 )
 def test_train_says_what_is_wrong(place: Path, options: list[object], words: str) -> None:
@@ -91,6 +96,10 @@ def test_train_says_what_is_wrong(place: Path, options: list[object], words: str
         ("lora: true", "r.yaml: lora: a mapping of names to values is expected"),
         ("validation: {patience: 0}", "validation.patience is 0"),
         ("epochs: ten", "epochs is ten; it should be a valid integer"),
+        ("history: 3", "r.yaml: history: a mapping of names to values is expected"),
+        ("stage: [sft]", "no such stage: ['sft']"),
+        ("seed: 1\nseed: 2", "r.yaml: is not YAML (seed stands twice in line 1 and below)"),
+        ("seed: !!int x", "r.yaml: is not YAML"),
         ("- 1", "r.yaml: is not a recipe"),
         ("a: [", "r.yaml: is not YAML"),
     ],
@@ -118,6 +127,37 @@ def test_options_change_a_recipe(place: Path) -> None:
     again = Recommender.load("b").run.recipe
     assert again.lora is not None and again.lora.rank == 3
     assert again.objective.label == "msl tau=2"
+
+
+def test_options_go_before_set_and_set_before_the_recipe(place: Path) -> None:
+    Path("r.yaml").write_text("{dataset: ds, model: lm, objective: msl+ats, learning_rate: 1e-4, epochs: 1, seed: 1}")
+    given = ["--set", "objective=msl", "--set", "objective.temperature=3"]
+    said = mistake("train", "r.yaml", "--output", "a", *given)
+    assert "objective.temperature beside objective is set twice" in said
+    given = [
+        "--set",
+        "objective.temperature=3",
+        "--set",
+        "seed=2",
+        "--set",
+        "batch_size=20",
+        "--set",
+        "validation=null",
+    ]
+    works("train", "r.yaml", "--output", "a", *given, "--seed", 3, "--bear-weight", 0.5)
+    recipe = Recommender.load("a").run.recipe
+    assert (recipe.seed, recipe.batch_size, recipe.validation, recipe.learning_rate) == (3, 20, None, 1e-4)
+    assert recipe.objective.label == "msl+bear tau=3"
+
+
+def test_a_run_is_repeated_by_its_own_recipe(place: Path) -> None:
+    given = ["--set", "train_examples=40", "--set", "lora.rank=2", "--batch-size", 20, "--epochs", 1]
+    works(*TRAIN, *given, "--no-validation")
+    works("train", "run/recipe.yaml", "--output", "again")
+    assert [series(Path("run")), Path("run/recipe.yaml").read_text()] == [
+        series(Path("again")),
+        Path("again/recipe.yaml").read_text(),
+    ]
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])

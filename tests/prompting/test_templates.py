@@ -31,11 +31,12 @@ def test_from_yaml(tmp_path: Path) -> None:
         ('item: "{name}: {title}"\n', "field item"),
         ("header: x\n", "field header"),
         ("end_after_item: [1]\n", "field end_after_item"),
-        ("- a\n- b\n", "is not a YAML template"),
-        ("just text\n", "is not a YAML template"),
-        ("a: [\n", "is not a YAML template"),
-        ("", "is not a YAML template"),
+        ("- a\n- b\n", "is not a template"),
+        ("just text\n", "is not a template"),
+        ("a: [\n", "is not YAML"),
+        ("", "is not a template"),
         ("1: x\n", "field 1"),
+        ("item: a\nitem: b\n", "is not YAML (item stands twice in line 1 and below)"),
     ],
 )
 def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
@@ -51,7 +52,7 @@ def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
 def test_not_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match="is not a YAML template"):
+    with pytest.raises(UserError, match="is not YAML"):
         load_template(str(path))
 
 

@@ -15,8 +15,20 @@ Soft, Preference = "SOFT stage", "Preference stage"
 
 
 def train(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML); options change single values of it.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(help="A recipe (YAML), such as those in recipes/ or the recipe.yaml of a run."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="The run folder to make.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Another value in the recipe, for every name in it: --set lora.rank=16 --set validation=null. Values "
+            "of --set go before the recipe's, options before both.",
+        ),
+    ] = None,
     dataset: Annotated[
         Path | None, typer.Option(help="Dataset folder, from catalign data prepare.", rich_help_panel=What)
     ] = None,
@@ -55,6 +67,12 @@ def train(
     temperature: Annotated[
         float | None,
         typer.Option(help="Of the softmax of lml or msl; above 1 it is flatter. Default 1.", rich_help_panel=What),
+    ] = None,
+    bear_weight: Annotated[
+        float | None,
+        typer.Option(
+            help="msl: BEAR, by how much more a token weighs that a beam search keeps. Default 0.", rich_help_panel=What
+        ),
     ] = None,
     denominator: Annotated[
         str | None, typer.Option(help="msl: average over 'branching' or 'all' positions.", rich_help_panel=What)
@@ -263,6 +281,8 @@ def train(
 
     catalign train --dataset ds --model lm --objective msl --output runs/msl
 
+    catalign train recipes/msl/books-llama-3.2-3b.yaml --dataset ds --set seed=1 --output runs/books
+
     catalign train --stage soft --from runs/msl --output runs/soft
 
     catalign train --stage preference --objective dmpo --negatives 3 --from runs/msl --output runs/dmpo
@@ -271,6 +291,7 @@ def train(
     """
     from catalign.training.callbacks import Interrupted
     from catalign.training.output import run_recipe
+    from catalign.training.overrides import override
     from catalign.training.preference_stage import continued, train_preference
     from catalign.training.recipe import PreferenceRecipe, SoftRecipe, load_recipe, make_recipe
     from catalign.training.soft_stage import taught, train_soft
@@ -280,6 +301,7 @@ def train(
         raise UserError("no output given", where="--output", mend="name the run folder to make")
     fields: dict[str, Any] = {} if recipe is None else load_recipe(recipe)
     where = str(recipe) if recipe is not None else "catalign train"
+    fields = override(fields, assignments or [], stage)
     if stage is not None:
         fields["stage"] = stage
     if objective is not None:
@@ -290,7 +312,8 @@ def train(
         )
     _put(
         fields, "objective",
-        temperature=temperature, denominator=denominator, beta=beta, score=score, sft_weight=sft_weight,
+        temperature=temperature, denominator=denominator, bear_weight=bear_weight,
+        beta=beta, score=score, sft_weight=sft_weight,
     )  # fmt: skip
     _put(fields, "negatives", count=negatives, kind=negatives_from, category=category, refresh_steps=refresh_steps)
     _put(fields, "distillation", mode=answers, beams=answer_beams, best=answers_kept)

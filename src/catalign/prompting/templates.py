@@ -8,10 +8,10 @@ tokenised twice.
 from pathlib import Path
 from typing import Annotated
 
-import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from catalign.errors import UserError
+from catalign.files import read_yaml
 
 TITLE = "{title}"
 TitleText = Annotated[str, StringConstraints(pattern=r"^[^{}]*\{title\}[^{}]*$")]
@@ -79,11 +79,11 @@ def load_template(name_or_file: str) -> Template:
     if not path.is_file():
         names = " or ".join(BUILT_IN)
         raise UserError(f"no such template: {name_or_file}", where="--template", mend=f"use {names}, or a YAML file")
+    fields = read_yaml(path, "template")
+    if not isinstance(fields, dict):
+        raise UserError("is not a template: a mapping of names to values is expected", where=path)
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Template.model_validate({"name": path.stem, **fields})
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise UserError(f"is not a YAML template ({error})", where=path) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

@@ -2,16 +2,19 @@
 
 import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from catalign.decoding.search import ScoreMode
 from catalign.errors import UserError
+from catalign.files import read_yaml
 from catalign.model.loading import Lora
 from catalign.model.precision import Precision
+from catalign.model.quantized import Quantize
 from catalign.prompting.histories import HistoryRule
 from catalign.training.module import Objective
 from catalign.training.negatives import Negatives
@@ -69,6 +72,11 @@ class StageRecipe(BaseModel):
         weight_decay: of AdamW.
         batch_size: windows of one optimiser step.
         micro_batch_size: windows of one forward pass; gradients are accumulated. Absent, the batch size.
+        max_tokens: most tokens of one forward pass of a process, after merging common prefixes and with the padding of
+            rows; a step is cut into as few passes as fit.
+        gradient_checkpointing: keep what enters a layer only and compute the rest again in the backward pass: less
+            memory, about a third more time.
+        quantize: load the frozen weights below an adapter in so many bits (bitsandbytes).
         batching: `by-user` puts the windows of a user into one batch, where they share their prefixes; `shuffled` does
             not.
         row_tokens: longest row of the prefix forest, in tokens. Absent, the length with the least work for the first
@@ -79,6 +87,10 @@ class StageRecipe(BaseModel):
         logging_steps: optimiser steps between two lines of the log. Absent, about ten lines an epoch.
         checkpoint_steps: optimiser steps between two checkpoints within an epoch, whose end makes one anyway; null, no
             others.
+        report_to: trackers that receive the log, by their names in Transformers (`mlflow`, `wandb`, `trackio`, ...).
+        profile: write a trace of a few steps.
+        peak_flops: operations a second that the device does at most, for the utilisation. Absent, known by the
+            device's name or measured.
         seed: of everything that is drawn.
     """
 
@@ -100,6 +112,9 @@ class StageRecipe(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0)
     batch_size: int = Field(default=128, ge=1)
     micro_batch_size: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    gradient_checkpointing: bool = False
+    quantize: Quantize | None = None
     batching: Literal["by-user", "shuffled"] = "by-user"
     row_tokens: int | None = Field(default=None, ge=16)
     share_prefixes: bool = True
@@ -108,6 +123,9 @@ class StageRecipe(BaseModel):
     validation: Validation | None = Validation()
     logging_steps: int | None = Field(default=None, ge=1)
     checkpoint_steps: int | None = Field(default=500, ge=1)
+    report_to: tuple[str, ...] = ()
+    profile: bool = False
+    peak_flops: float | None = Field(default=None, gt=0)
     seed: int = 0
 
     @model_validator(mode="after")
@@ -116,10 +134,16 @@ class StageRecipe(BaseModel):
             raise ValueError("batch_size must be a multiple of micro_batch_size")
         return self
 
+    @model_validator(mode="after")
+    def _check_quantize(self) -> Self:
+        if self.quantize is not None and self.lora is None:
+            raise ValueError(f"weights of {self.quantize} cannot be trained, only an adapter on them: add --lora")
+        return self
+
     @property
-    def accumulation(self) -> int:
-        """Forward passes of one optimiser step."""
-        return self.batch_size // (self.micro_batch_size or self.batch_size)
+    def windows_at_once(self) -> int:
+        """Most windows of one forward pass, in all processes together."""
+        return self.micro_batch_size or self.batch_size
 
 
 class Recipe(StageRecipe):
@@ -235,22 +259,15 @@ def load_recipe(path: Path) -> dict[str, Any]:
     """Read a recipe file into plain fields (checked by `make_recipe`).
 
     Raises:
-        UserError: absent, or not a YAML mapping.
+        UserError: absent, or not a YAML mapping, or something in it stands twice.
     """
-    try:
-        fields = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError("no such recipe", where=path) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"is not YAML ({error})", where=path) from error
-    except OSError as error:
-        raise UserError("cannot be read", where=path, mend="give a recipe file (YAML)") from error
+    fields = read_yaml(path, "recipe")
     if not isinstance(fields, dict):
         raise UserError("is not a recipe: a mapping of names to values is expected", where=path)
     if isinstance(fields.get("objective"), str):
         stage = str(fields.get("stage", "sft"))
         fields["objective"] = find_objective(fields["objective"], stage, where=f"{path}, objective")
-    for part in ("objective", "lora", "validation", "negatives", "distillation", "curriculum"):
+    for part in ("objective", "history", "lora", "validation", "negatives", "distillation", "curriculum"):
         if not isinstance(fields.get(part, {}), dict | None):
             raise UserError(f"{part}: a mapping of names to values is expected", where=path)
     return fields
@@ -277,7 +294,7 @@ def check_stage(stage: object, *, where: str) -> str:
     Raises:
         UserError: there is none.
     """
-    if stage not in RECIPES:
+    if str(stage) not in RECIPES:
         raise UserError(f"no such stage: {stage}", where=where, mend=choose_from(str(stage), list(RECIPES)))
     return str(stage)
 
@@ -292,23 +309,65 @@ def make_recipe(fields: dict[str, Any], *, where: str) -> AnyRecipe:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        known = _names(kind)
-        path = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
-            mend = _other_stage(path[-1], kind) or choose_from(path[-1], known)
-            raise UserError(f"unknown name {'.'.join(path)}", where=where, mend=mend) from error
-        name = ".".join(part for part in path if part in known)  # without the branch of a union
-        if first["type"] == "missing":
-            raise UserError(f"no {name} given", where=where, mend=f"name it: --{name}") from error
-        if first["type"] == "literal_error":
-            choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
-            mend = choose_from(str(first["input"]), choices)
-            raise UserError(f"{name}: no such choice: {first['input']}", where=where, mend=mend) from error
-        if first["type"] == "value_error":  # of several fields together
-            raise UserError(first["msg"].removeprefix("Value error, "), where=where) from error
-        reason = first["msg"].replace("Input should", "it should")
-        raise UserError(f"{name} is {first['input']}", where=where, mend=reason) from error
+        raise misfit(error, [], kind, where=where) from error
+
+
+def misfit(error: ValidationError, path: list[str], kind: type[BaseModel] | None, *, where: str) -> UserError:
+    """A line for the first thing that does not fit.
+
+    Args:
+        error: what pydantic found.
+        path: names that lead to what was validated; none, a whole recipe.
+        kind: the model that was validated; None, a single value.
+        where: file or option.
+    """
+    first = error.errors()[0]
+    below = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        assert kind is not None
+        return unknown_name(below, kind, where=where, above=path)
+    known = [] if kind is None else _names(kind)
+    name = ".".join([*path, *(part for part in below if part in known)])  # without the branch of a union
+    if first["type"] == "missing":
+        return UserError(f"no {name} given", where=where, mend=f"name it: --{name}")
+    if first["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", str(first["ctx"]["expected"]))
+        mend = choose_from(str(first["input"]), choices)
+        return UserError(f"{name}: no such choice: {first['input']}", where=where, mend=mend)
+    if first["type"] == "value_error":  # of several fields together
+        return UserError(first["msg"].removeprefix("Value error, "), where=where)
+    if first["type"] == "model_type":
+        return UserError(f"{name}: a mapping of names to values is expected", where=where)
+    reason = first["msg"].replace("Input should", "it should")
+    return UserError(f"{name} is {first['input']}", where=where, mend=reason)
+
+
+def unknown_name(path: list[str], kind: type[BaseModel], *, where: str, above: Sequence[str] = ()) -> UserError:
+    """A line for a name that a recipe does not have, with the nearest that stands in the same place.
+
+    Args:
+        path: names from the model `kind` to the unknown one.
+        kind: where the path begins.
+        where: file or option.
+        above: names that lead to `kind`.
+    """
+    place: type[BaseModel] | None = kind
+    for name in path[:-1]:
+        place = None if place is None else part_of(fields_of(place)[name])
+    near = [] if place is None else list(fields_of(place))
+    mend = _other_stage(path[-1], kind) or choose_from(path[-1], near)
+    return UserError(f"unknown name {'.'.join([*above, *path])}", where=where, mend=mend)
+
+
+def fields_of(kind: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model by the names that they have in a file."""
+    return {field.alias or name: field for name, field in kind.model_fields.items()}
+
+
+def part_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The model below a field, if there is one."""
+    kinds = (field.annotation, *getattr(field.annotation, "__args__", ()))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 def choose_from(name: str, choices: list[str]) -> str:
@@ -327,9 +386,5 @@ def _other_stage(name: str, kind: type[BaseModel]) -> str | None:
 
 def _names(model: type[BaseModel]) -> list[str]:
     """Names of a model's fields and of the models below it."""
-    names = [field.alias or name for name, field in model.model_fields.items()]
-    for field in model.model_fields.values():
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                names.extend(_names(kind))
-    return names
+    parts = [part for field in model.model_fields.values() if (part := part_of(field)) is not None]
+    return [*fields_of(model), *(name for part in parts for name in _names(part))]

@@ -20,6 +20,9 @@ from catalign.progress import console
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)  # for another process; one that has died is noticed at once, by the launcher
+USE_FSDP, USE_DEEPSPEED = "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"  # how accelerate launch asks for it
+
+_asked_to_shard = False
 
 
 def processes_started() -> int:
@@ -31,16 +34,11 @@ def join_processes() -> None:
     """Meet the other processes, where a launcher started several; all but the main one fall silent.
 
     Raises:
-        UserError: the launcher was told to shard the model.
+        UserError: the launcher was told to shard the model in a way that is not known here.
     """
+    _read_sharding()
     if processes_started() == 1 or count() > 1:
         return
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise UserError(
-                f"{name} is not supported: its checkpoints would hold a part of the weights only",
-                where="accelerate launch", mend="choose plain data parallel (--multi_gpu), or torchrun",
-            )  # fmt: skip
     import torch
     from accelerate import PartialState  # type: ignore[import-untyped]
 
@@ -48,6 +46,30 @@ def join_processes() -> None:
     if not is_main():
         console.quiet = True
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  # until the process ends
+
+
+def _read_sharding() -> None:
+    """Take note of what the launcher asks for, and keep it from accelerate, which would not shard on CPUs."""
+    global _asked_to_shard
+    if os.environ.get(USE_DEEPSPEED, "false").lower() == "true":
+        raise UserError(
+            "DeepSpeed is not supported: its checkpoints would hold a part of the weights only",
+            where="accelerate launch", mend="shard with FSDP2 (recipes/accelerate/fsdp2.yaml)",
+        )  # fmt: skip
+    if os.environ.get(USE_FSDP, "false").lower() != "true":
+        return
+    for name, supported in (("FSDP_VERSION", "2"), ("FSDP_OFFLOAD_PARAMS", "false")):
+        given = os.environ.get(name, supported).lower()
+        if given != supported:
+            what = f"{name.lower()}: {given} is not supported, {supported} is"
+            raise UserError(what, where="accelerate launch", mend="use recipes/accelerate/fsdp2.yaml")
+    os.environ[USE_FSDP] = "false"
+    _asked_to_shard = True
+
+
+def shards() -> bool:
+    """Whether each process is to hold a part of the weights only (FSDP2), as the launcher asked."""
+    return _asked_to_shard and count() > 1
 
 
 def refuse_processes(command: str) -> None:

@@ -35,6 +35,7 @@ from torch import nn
 from catalign.catalogue.catalogue import Catalogue
 from catalign.errors import UserError
 from catalign.files import whole_file
+from catalign.model.sharding import cut
 
 log = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]
@@ -188,10 +189,11 @@ class ItemEmbedding(nn.Module):
         finally:
             self.projector = trained
 
-    def save_projector(self, folder: Path) -> None:
-        """Write `item_projector.safetensors` into a folder."""
+    def save_projector(self, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+        """Write `item_projector.safetensors` into a folder; the projector's weights, or those given."""
+        state = self.projector.state_dict() if weights is None else weights
         with whole_file(folder / PROJECTOR) as partial:
-            save_file({name: weight.contiguous() for name, weight in self.projector.state_dict().items()}, partial)
+            save_file({name: weight.contiguous() for name, weight in state.items()}, partial)
 
     def load_projector(self, folder: Path) -> None:
         """Read what `save_projector` wrote.
@@ -200,7 +202,8 @@ class ItemEmbedding(nn.Module):
             UserError: absent, damaged, or of another width.
         """
         try:
-            self.projector.load_state_dict(load_file(folder / PROJECTOR, device=str(self.vector_IW.device)))
+            weights = load_file(folder / PROJECTOR, device=str(self.vector_IW.device))
+            self.projector.load_state_dict({name: cut(weight, self.projector) for name, weight in weights.items()})
         except (OSError, RuntimeError, SafetensorError) as error:
             raise UserError(
                 "is not the projector of these item embeddings", where=folder / PROJECTOR, mend="train the run again"

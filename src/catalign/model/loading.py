@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
-from safetensors.torch import load_model
+from safetensors.torch import load_file, load_model
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
@@ -17,6 +17,8 @@ from transformers.trainer_utils import load_sharded_checkpoint
 from catalign.errors import UserError
 from catalign.model.item_embedding import PROJECTOR, VECTORS, ItemEmbedding, ItemVectors
 from catalign.model.language_model import LanguageModel
+from catalign.model.sharding import cut, gathered_weights, is_sharded
+from catalign.processes import is_main
 
 TRAINED = "default"  # PEFT's own name of the first adapter, and of one that is loaded
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, SafetensorError)  # absent, of another kind or size, damaged
@@ -155,23 +157,39 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
 
 
 def save_weights(model: LanguageModel, folder: Path) -> None:
-    """Save the Hugging Face model and its tokenizer; of a PEFT model the trained adapter alone. And the projector."""
+    """Save the Hugging Face model and its tokenizer; of a PEFT model the trained adapter alone. And the projector.
+
+    Of several processes the main one writes; all must call this, for their parts are put together where they have some.
+    """
+    cut_up = is_sharded(model.causal)
+    weights = gathered_weights(model.causal) if cut_up else None
+    projector = None if model.item_embedding is None else model.item_embedding.projector
+    projector_weights = gathered_weights(projector) if cut_up and projector is not None else None
+    if not is_main():
+        return
     if isinstance(model.causal, PeftModel):
-        model.causal.save_pretrained(str(folder), selected_adapters=[TRAINED])
+        model.causal.save_pretrained(str(folder), selected_adapters=[TRAINED], state_dict=weights)
     else:
-        model.causal.save_pretrained(str(folder))
+        model.causal.save_pretrained(str(folder), state_dict=weights)
     if model.item_embedding is not None:
-        model.item_embedding.save_projector(folder)
+        model.item_embedding.save_projector(folder, projector_weights)
     model.tokenizer.save_pretrained(folder)
 
 
 def load_weights(model: LanguageModel, folder: Path) -> None:
-    """Read the weights of a checkpoint of this very model into it."""
+    """Read the weights of a checkpoint of this very model into it; where they are cut, each process takes its part."""
     if model.item_embedding is not None:
         model.item_embedding.load_projector(folder)
+    cut_up = is_sharded(model.causal)
+    device = "cpu" if cut_up else str(model.device)
     if isinstance(model.causal, PeftModel):
-        set_peft_model_state_dict(model.causal, load_peft_weights(str(folder), device=str(model.device)))
+        weights = load_peft_weights(str(folder), device=device)
+        set_peft_model_state_dict(model.causal, {name: cut(weight, model.causal) for name, weight in weights.items()})
+    elif cut_up:
+        for file in sorted(folder.glob("model*.safetensors")):  # several, where the model is large
+            weights = {name: cut(weight, model.causal) for name, weight in load_file(file).items()}
+            model.causal.load_state_dict(weights, strict=False)  # tied weights are there once
     elif (folder / "model.safetensors").is_file():
-        load_model(model.causal, folder / "model.safetensors", device=str(model.device))
+        load_model(model.causal, folder / "model.safetensors", device=device)
     else:
         load_sharded_checkpoint(model.causal, str(folder))  # type: ignore[no-untyped-call]

@@ -8,6 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from catalign.model.sharding import whole_weights
 from catalign.objectives import self_distilled_weight
 from catalign.training.soft_module import SoftModule
 from catalign.training.soft_settings import Curriculum
@@ -65,7 +66,8 @@ class CurriculumStep(TrainerCallback):
 
     def _move(self, state: TrainerState) -> None:
         if self._measure is not None:
-            self.distance = self._measure()
+            with whole_weights(self.module):
+                self.distance = self._measure()
             self.module.weight = self_distilled_weight(self.distance, self.first_distance, self.curriculum.alpha)
         elif self.curriculum.schedule == "linear":
             self.module.weight = 1 - state.global_step / state.max_steps

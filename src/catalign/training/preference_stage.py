@@ -29,6 +29,7 @@ from catalign.model.reference import (
     tokenizer_digest,
     train_on,
 )
+from catalign.model.sharding import whole_weights
 from catalign.processes import from_main, in_shares, is_main, join_processes
 from catalign.progress import progress_bar
 from catalign.prompting.choices import ChoicePrompter
@@ -277,8 +278,9 @@ class RefreshNegatives(TrainerCallback):
         """Search after every so many steps, but not after the last."""
         every = self.stage.recipe.negatives.refresh_steps
         if every is not None and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self.stage.search_negatives()
-            self.stage.take_reference(self.cache)
+            with whole_weights(self.stage.module):
+                self.stage.search_negatives()
+                self.stage.take_reference(self.cache)
 
     def kept(self) -> dict[str, Any]:
         """The negatives of now."""

@@ -213,12 +213,16 @@ def write_recipe(folder: Path, recipe: AnyRecipe) -> None:
 
 
 def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> None:
-    """Write the best weights, then the summary whose presence marks a finished run."""
+    """Write the best weights, then the summary whose presence marks a finished run.
+
+    Of several processes the main one writes; all must call this.
+    """
     try:
         save_weights(model, folder)
     except OSError as error:
         raise disk_error(error, folder) from error
-    write_json(folder / PROVENANCE, {**read_json(folder / PROVENANCE), "training": training})
+    if is_main():
+        write_json(folder / PROVENANCE, {**read_json(folder / PROVENANCE), "training": training})
 
 
 def provenance(recipe: AnyRecipe) -> dict[str, Any]:

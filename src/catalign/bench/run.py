@@ -44,7 +44,8 @@ def run_suite(
         The names of the steps that failed.
 
     Raises:
-        UserError: `only` names nothing of the suite, a source is not there, `output` holds what was made otherwise, or a baseline has no environment.
+        UserError: `only` names nothing of the suite, a source is not there, `output` holds what was made otherwise, or
+            a baseline has no environment.
     """
     planned = plan(suite, output, data_root)
     check(suite, planned, output, data_root)

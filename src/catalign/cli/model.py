@@ -1,11 +1,13 @@
 """`catalign model`: make the embedded model, give a run another catalogue."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from catalign.errors import UserError
+from catalign.progress import console
 
 app = typer.Typer(
     help="Make language models that need no download, and give runs a new catalogue.", no_args_is_help=True
@@ -31,16 +33,22 @@ def init(
 ) -> None:
     """Make a small language model of a catalogue: a tokenizer of its titles and a Llama warmed up on its histories.
 
-    The result is an ordinary Hugging Face folder. Histories of the validation and test splits are never read.
+    The result is an ordinary Hugging Face folder. Histories of the validation and test splits are never read. The same
+    command goes on with a warm-up that was interrupted.
 
     catalign model init --dataset ds --output lm --preset small
     """
+    from catalign.training.callbacks import Interrupted
     from catalign.training.warmup import init_model
 
-    summary = init_model(
-        dataset, output, preset=preset, phrases=phrases, epochs=epochs, titles_only=titles_only, seed=seed,
-        overwrite=overwrite,
-    )  # fmt: skip
+    try:
+        summary = init_model(
+            dataset, output, preset=preset, phrases=phrases, epochs=epochs, titles_only=titles_only, seed=seed,
+            overwrite=overwrite,
+        )  # fmt: skip
+    except Interrupted as interruption:
+        console.print(f"{interruption}; go on with the same command", markup=False)
+        raise typer.Exit(128 + signal.SIGTERM) from interruption
     typer.echo(f"{output}: {summary['parameters']:,} parameters, {summary['vocabulary']:,} tokens")
 
 

@@ -127,6 +127,12 @@ def log_lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+def repeatable(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's log without what was measured: times, rates, memory."""
+    measured = ("seconds", "eval_seconds", "speed/", "memory/")
+    return [{name: line[name] for name in line if not name.startswith(measured)} for line in log_lines(run)]
+
+
 def series(run: Path, name: str = "loss") -> list[float]:
     """A quantity of a run's log, step by step."""
     return [line[name] for line in log_lines(run) if name in line]

@@ -13,7 +13,7 @@ LEAST = {"dataset": "ds", "model": "lm"}
 
 def test_the_least_recipe_is_complete() -> None:
     recipe = make_recipe(LEAST, where="here")
-    assert recipe.objective.label == "msl" and recipe.lora is None and recipe.accumulation == 1
+    assert recipe.objective.label == "msl" and recipe.lora is None and recipe.windows_at_once == 128
 
 
 def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
@@ -26,7 +26,7 @@ def test_a_recipe_survives_its_file(tmp_path: Path) -> None:
     recipe = make_recipe({**fields, "micro_batch_size": 2}, where="here")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
     assert make_recipe(load_recipe(tmp_path / "r.yaml"), where="there") == recipe
-    assert recipe.accumulation == 3
+    assert recipe.windows_at_once == 2
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -45,6 +45,14 @@ class Forest:
     tokens_in: int
     tokens_out: int
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of a token and one that it may attend to (itself included); padding not counted."""
+        if self.end_RN is not None:  # as many as a token's depth, and itself; padding has depth 0
+            return int(self.depth_RN.sum()) + self.tokens_out
+        length_S = (self.node_ST >= 0).sum(axis=1)
+        return int((length_S * (length_S + 1) // 2).sum())
+
     def flat_nodes(self, sequence_P: IntArray, position_P: IntArray) -> IntArray:
         """Index into the flattened [R * N] nodes of token `position_P` of sequence `sequence_P`; shape [P]."""
         return self.row_S[sequence_P] * self.token_RN.shape[1] + self.node_ST[sequence_P, position_P]

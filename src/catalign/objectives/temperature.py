@@ -97,6 +97,10 @@ class AdaptiveTemperature(torch.nn.Module):
             torch.stack([golds, gold_mean, valids, valid_mean, (logits_E - valid_mean).square().sum()])
         )
 
+    def forget(self) -> None:
+        """Drop what was observed since the last step, because it is computed anew."""
+        self._moments.clear()
+
     @torch.no_grad()
     def step(self) -> None:
         """Move the average by what all micro-batches of all processes observed, and forget that.

@@ -171,8 +171,9 @@ class BatchMaker:
             titles: sequences that follow each window's prompt.
 
         Returns:
-            token_RN, depth_RN, end_RN (absent without sharing), node_P, gold_P, position_E, symbol_E, and token_counts
-            (before and after merging); and the scored positions.
+            token_RN, depth_RN, end_RN (absent without sharing), node_P, gold_P, position_E, symbol_E, token_counts
+            (before and after merging), and pair_count, the pairs of a token and one it may attend to; and the scored
+            positions.
         """
         positions = scored_positions(self.prompter.trie, item_S, self.scores)
         prompt_S = [prompt for prompt in self.prompts(numbers) for _ in range(titles)]
@@ -207,6 +208,7 @@ class BatchMaker:
             "position_E": torch.from_numpy(positions.position_E),
             "symbol_E": torch.from_numpy(positions.symbol_E),
             "token_counts": torch.tensor([forest.tokens_in, forest.tokens_out]),
+            "pair_count": torch.tensor(forest.pairs),
         }
         if forest.end_RN is not None:
             batch["end_RN"] = forest.end_RN

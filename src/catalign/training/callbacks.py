@@ -101,6 +101,10 @@ class TemperatureStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.adaptive.step()
 
+    def forget_step(self) -> None:
+        """Drop what was observed in a step that is computed anew."""
+        self.adaptive.forget()
+
     def kept(self) -> dict[str, Any]:
         """The temperature."""
         return {"temperature": float(self.adaptive.temperature)}
@@ -125,11 +129,19 @@ class StepMeans(TrainerCallback):
     def __init__(self, *names: str) -> None:
         self.names = names
         self._sums: torch.Tensor | None = None
+        self._before: torch.Tensor | None = None  # this step
 
     def add(self, sum_Q: torch.Tensor, count_Q: torch.Tensor) -> None:
         """Take in one micro-batch: the sums of the Q quantities, without gradient, and over how much each is."""
         sums = torch.stack([sum_Q, count_Q.to(sum_Q)])
         self._sums = sums if self._sums is None else self._sums.to(sums) + sums
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._before = self._sums
+
+    def forget_step(self) -> None:
+        """Drop what was added in a step that is computed anew."""
+        self._sums = self._before
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if "loss" not in kwargs["logs"] or self._sums is None:

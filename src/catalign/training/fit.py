@@ -1,8 +1,6 @@
 """One run of the Transformers Trainer: its arguments, what is logged, which epoch is kept."""
 
-import resource
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,17 @@ from transformers import TrainerCallback, TrainingArguments, set_seed
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
+from catalign.errors import UserError
 from catalign.model.precision import choose_device
-from catalign.processes import from_main, is_main, rank
+from catalign.processes import count, from_main, is_main, rank
 from catalign.progress import console, progress_bar
 from catalign.training.batches import Batches
 from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile, Patience, SaveOften, StopOnSignal
 from catalign.training.checkpoints import newest_whole, step_of
+from catalign.training.flops import StepCost, find_peak
+from catalign.training.memory import MEND, Passes, is_out_of_memory
 from catalign.training.module import LossModule
+from catalign.training.observe import Meter, peak_memory_gb
 from catalign.training.recipe import StageRecipe
 from catalign.training.run import CHECKPOINTS
 from catalign.training.trainer import CatalogueTrainer
@@ -65,15 +67,21 @@ def fit(
         (output / LOG_FILE).unlink(missing_ok=True)
         shutil.rmtree(output / "tensorboard", ignore_errors=True)
     log_file = LogFile(output / LOG_FILE)
+    passes = Passes(batches, windows=-(-recipe.windows_at_once // count()), tokens=recipe.max_tokens)
+    computes_in = torch.bfloat16 if use_bfloat16 else torch.float32
+    meter = Meter(StepCost.of(module.model), find_peak(choose_device(), computes_in, recipe.peak_flops))
     with progress_bar() as progress, StopOnSignal(steps) as stop:
         trainer = CatalogueTrainer(
             module,
             args,
             batches,
+            passes,
+            meter,
             validate=validate,
             by_user=recipe.batching == "by-user",
             callbacks=[
                 *callbacks,  # first: they may add to what is logged
+                meter,
                 log_file,
                 LiveLine(progress, description),
                 *([tensorboard(output / "tensorboard", checkpoint)] if is_main() else []),
@@ -85,16 +93,23 @@ def fit(
         trainer.remove_callback(PrinterCallback)
         if not is_main():
             set_seed(recipe.seed + rank())  # so that dropout differs; what must not differ has seeds of its own
-        if checkpoint is None:
-            trainer.train()
-        else:
-            console.print(f"going on from step {step_of(checkpoint):,}", markup=False)
-            trainer.take_up(checkpoint)
+        try:
+            if checkpoint is None:
+                trainer.train()
+            else:
+                console.print(f"going on from step {step_of(checkpoint):,}", markup=False)
+                trainer.take_up(checkpoint)
+        except RuntimeError as error:  # of the passes of a step the trainer takes care
+            if not is_out_of_memory(error):
+                raise
+            what = "out of memory beside the passes of a step (optimiser, validation)"
+            raise UserError(what, where="catalign train", mend=f"{MEND}; then go on with --resume") from error
     summary = {
         "epochs_run": round(trainer.state.epoch or 0.0, 3),
         "steps": trainer.state.global_step,
         "seconds": round(log_file.seconds, 1),
         "peak_memory_gb": peak_memory_gb(),
+        "observed": meter.summary(),
     }
     if validate is None:
         return {"best_epoch": summary["epochs_run"], "chosen_on": "last epoch", **summary}
@@ -116,8 +131,7 @@ def _arguments(
     """What the Trainer is told; `steps` are those of an epoch."""
     args = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=recipe.batch_size // recipe.accumulation,
-        gradient_accumulation_steps=recipe.accumulation,
+        per_device_train_batch_size=recipe.batch_size,  # which the trainer cuts into passes
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type={"constant": "constant_with_warmup"}.get(recipe.schedule, recipe.schedule),
@@ -145,11 +159,3 @@ def tensorboard(folder: Path, checkpoint: Path | None) -> TensorBoardCallback:
     """Writes the log for TensorBoard; what was written after the checkpoint that is gone on from is taken back."""
     purge = None if checkpoint is None else step_of(checkpoint) + 1
     return TensorBoardCallback(SummaryWriter(str(folder), purge_step=purge))  # type: ignore[no-untyped-call]
-
-
-def peak_memory_gb() -> float:
-    """Largest memory of this process so far: of the accelerator if there is one, else resident (10^9 bytes)."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e9, 3)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)

@@ -4,10 +4,9 @@ A short row repeats prefixes that a long one stores once; a long one pays for de
 have nothing in common. Both are counted for a few batches of the very training data.
 """
 
-from torch import nn
-
 from catalign.model.language_model import LanguageModel
 from catalign.training.batches import Batches
+from catalign.training.flops import matrices
 from catalign.training.recipe import StageRecipe
 from catalign.training.trainer import WindowOrder
 
@@ -22,7 +21,7 @@ def set_row_tokens(batches: Batches, recipe: StageRecipe, model: LanguageModel) 
         batches.row_tokens = recipe.row_tokens
         return
     order = list(WindowOrder(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
-    size = recipe.batch_size // recipe.accumulation
+    size = recipe.windows_at_once
     starts = range(0, min(SAMPLE * size, len(order)), size)
     batches.row_tokens = choose_row_tokens(batches, [order[start : start + size] for start in starts], model)
 
@@ -44,7 +43,7 @@ def count_work(batches: Batches, samples: list[list[int]], model: LanguageModel,
         length: most nodes in a row.
     """
     config = model.base.config.get_text_config()
-    weights = sum(layer.weight.numel() for layer in model.decoder.modules() if isinstance(layer, nn.Linear))
+    weights = sum(size for size, _ in matrices(model))
     attention = 4 * config.num_hidden_layers * config.hidden_size * ATTENTION
     batches.row_tokens = length
     shapes = [batches(numbers)["token_RN"].shape for numbers in samples]

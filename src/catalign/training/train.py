@@ -144,8 +144,8 @@ def complete_run(
     except OSError as error:  # of a checkpoint or the log
         raise disk_error(error, output) from error
     wait_for_all()  # every process has read the best checkpoint
+    finish_run(output, module.model, summary)
     if is_main():
-        finish_run(output, module.model, summary)
         shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
     wait_for_all()
     return summary
@@ -171,7 +171,7 @@ def announce(recipe: AnyRecipe, batches: Batches, module: LossModule, precision:
 def tokens_per_window(batches: Batches, recipe: StageRecipe, sample: int = 8) -> tuple[float, float]:
     """Mean tokens of a window before and after merging, over the first few micro-batches of an epoch."""
     order = list(WindowOrder(batches.windows, by_user=recipe.batching == "by-user", seed=recipe.seed))
-    size = recipe.batch_size // recipe.accumulation
+    size = recipe.windows_at_once
     starts = range(0, min(sample * size, len(order)), size)
     counts = torch.stack([batches(order[start : start + size])["token_counts"] for start in starts]).sum(0)
     windows = min(starts[-1] + size, len(order))

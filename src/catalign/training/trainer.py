@@ -3,24 +3,44 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from catalign.files import read_json, write_json
 from catalign.model.loading import load_weights, save_weights
-from catalign.processes import share
-from catalign.training.batches import Batches, Windows, without_windows
+from catalign.model.sharding import cut_optimizer_state, gathered, is_sharded, shard, whole_weights
+from catalign.processes import count, shards, share
+from catalign.progress import console
+from catalign.training.batches import Batches, Windows
 from catalign.training.callbacks import Patience
 from catalign.training.checkpoints import PARTIAL, STAGE, publish, remembered, restore
+from catalign.training.memory import (
+    NOTHING_FAILED,
+    CountsSteps,
+    Pass,
+    Passes,
+    RandomState,
+    add_gradients,
+    ends_all,
+    free_memory,
+    is_out_of_memory,
+    same_number,
+    smallest,
+    too_large,
+)
 from catalign.training.module import LossModule
+from catalign.training.observe import Meter
 
 Validate = Callable[[], dict[str, float]]
 
@@ -72,13 +92,16 @@ class WindowOrder(Sampler[int]):
 class CatalogueTrainer(Trainer):
     """Trains a `LossModule` on windows.
 
-    Several processes go through the same micro-batches in the same order, and each computes its share of every one: a
+    For the Transformers Trainer a step is one batch. Here it is cut into passes (`memory.Passes`), whose gradients are
+    added. Several processes take a contiguous share of each step's windows and go through the same number of passes: a
     step is that of one process, whatever their number.
 
     Args:
         module: the model and its loss.
-        args: arguments of the Trainer.
-        batches: makes a batch of window numbers.
+        args: arguments of the Trainer; its batch is that of a step, in all processes together.
+        batches: what the windows are of.
+        passes: cuts the share of a step that falls to this process.
+        meter: counts and times what is done.
         validate: returns the metrics of the validation split, without prefix; None, nothing is validated.
         by_user: keep the windows of a user together.
         callbacks: further callbacks.
@@ -89,12 +112,14 @@ class CatalogueTrainer(Trainer):
         module: LossModule,
         args: TrainingArguments,
         batches: Batches,
+        passes: Passes,
+        meter: Meter,
         *,
         validate: Validate | None,
         by_user: bool,
         callbacks: list[TrainerCallback],
     ) -> None:
-        self.module, self.batches, self.validate = module, batches, validate
+        self.module, self.passes, self.meter, self.validate = module, passes, meter, validate
         self.order = WindowOrder(batches.windows, by_user=by_user, seed=args.seed)
         self._resumed: dict[str, Any] = {}
         super().__init__(
@@ -107,38 +132,138 @@ class CatalogueTrainer(Trainer):
         self.add_callback(_TakeUp(self))
 
     def get_train_dataloader(self) -> DataLoader[int]:
-        """The numbers of each micro-batch; not divided among processes, see `get_batch_samples`."""
+        """The window numbers of each step; not divided among processes, see `get_batch_samples`."""
         size = self.args.per_device_train_batch_size
         return DataLoader(WindowNumbers(len(self.order)), size, sampler=self.order, collate_fn=np.array)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device) -> Any:
-        """Pack this process's share of the micro-batches of a step when it begins, for negatives may change."""
-        packed = [self._packed_share(numbers) for numbers in islice(epoch_iterator, num_batches)]
-        return packed, self._get_num_items_in_batch(packed, device)
+        """Pack this process's share of a step when it begins, for negatives may change."""
+        passes = self._packed(next(epoch_iterator))
+        counted = torch.as_tensor(sum(self.module.count_items(each.batch) for each in passes), device=device)
+        # What the whole step's loss is divided by: the items of all its passes, in all processes.
+        return [passes], self.accelerator.gather(counted[None]).sum(0) if count() > 1 else counted
 
-    def _packed_share(self, numbers: npt.NDArray[np.int64]) -> dict[str, torch.Tensor]:
+    def _packed(self, numbers: npt.NDArray[np.int64]) -> list[Pass]:
         """Neighbours in the order stay together, and so do the prefixes that they share."""
-        mine = share(numbers)
-        # With fewer windows than processes some have none; they run along, for the gradients of all are added.
-        return self.batches(mine.tolist()) if len(mine) else without_windows(self.batches(numbers[:1].tolist()))
+        self._step_numbers = numbers
+        with self.meter.clock.phase("packing"):
+            # With fewer windows than processes some have none; they run along, for the gradients of all are added.
+            idle = partial(self.passes.idle, int(numbers[0]))
+            return same_number(self.passes(share(numbers)), idle, self.args.device)
 
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
-        """What the whole step's loss is divided by: the items of all its micro-batches, in all processes."""
-        count = torch.as_tensor(sum(self.module.count_items(batch) for batch in batch_samples), device=device)
-        if self.args.world_size > 1:
-            count = self.accelerator.gather(count[None]).sum(0)
-        return count
+    def training_step(  # type: ignore[override]  # the batch is a list of passes
+        self, model: nn.Module, inputs: list[Pass], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add up the gradients of a step's passes; where memory runs out, begin the step anew with smaller ones."""
+        random = RandomState(self.args.device)
+        while True:
+            loss, failed = self._through(model, inputs, num_items_in_batch)
+            most = smallest(NOTHING_FAILED if failed is None else self.passes.smaller(failed), self.args.device)
+            if most == NOTHING_FAILED:
+                break
+            if most == 0:
+                raise too_large(failed)
+            inputs = self._anew(model, random, int(most))
+        if isinstance(model, DistributedDataParallel):
+            with self.meter.clock.phase("backward"):
+                add_gradients(model)
+        self.meter.add(inputs)
+        self.meter.clock.enter("optimiser")
+        return loss
+
+    def _through(
+        self, model: nn.Module, passes: list[Pass], count_items: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, Pass | None]:
+        """The loss of the passes, whose gradients are added; and the pass, if any, that was too large for memory."""
+        loss = torch.zeros((), device=self.args.device)
+        for each in passes:
+            # Gradients of copies (DDP) are added when all processes are through; those of shards (FSDP) on the way.
+            alone = each is not passes[-1] or isinstance(model, DistributedDataParallel)
+            try:
+                with self.accelerator.no_sync(model) if alone else nullcontext(), self.meter.clock.phase("backward"):
+                    loss += super().training_step(model, each.batch, count_items)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if is_sharded(self.module):  # the others wait for its part; the launcher ends them
+                    raise ends_all(each) from error
+                failed = each  # the error holds what fills the memory; beyond this block it is gone
+            else:
+                continue
+            return loss, failed
+        return loss, None
+
+    def _anew(self, model: nn.Module, random: RandomState, most: int) -> list[Pass]:
+        """The passes of the same step with a smaller limit, as if nothing of it had been computed."""
+        limit = self.passes.shrink(most)
+        console.print(
+            f"out of memory in step {self.state.global_step + 1:,}: it begins anew, and a pass now has at most "
+            f"{limit}",
+            markup=False,
+        )
+        model.zero_grad()
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, CountsSteps):
+                callback.forget_step()
+        free_memory()
+        random.restore()
+        return self._packed(self._step_numbers)
+
+    def compute_loss(self, *arguments: Any, **named: Any) -> Any:
+        """The forward pass, timed."""
+        with self.meter.clock.phase("forward"):
+            return super().compute_loss(*arguments, **named)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Counted by the meter."""
+        return 0
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Validate by search over the catalogue; the metrics steer early stopping and the choice of the best epoch."""
         if self.validate is None:
             raise ValueError("this trainer was made without a validation")
         started = time.monotonic()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate().items()}
+        with whole_weights(self.module), self.meter.clock.phase("validation"):
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.validate().items()}
         metrics[f"{metric_key_prefix}_seconds"] = time.monotonic() - started
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimiser; where the launcher asked for it, of weights that are cut into parts before."""
+        if shards() and not is_sharded(self.module):
+            shard(self.module, set(self.module.model.base._no_split_modules or ()))
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
+        """Cut weights add up their gradients themselves; accelerate brings the number format only."""
+        if is_sharded(self.module):
+            prepared: nn.Module = self.accelerator.prepare_model(model, evaluation_mode=True)
+            return prepared
+        return super()._wrap_model(model, training, dataloader)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save both whole, as one process does, so that any number of processes can go on."""
+        if not is_sharded(self.module):
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        state = gathered(self.optimizer.state_dict())
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both; where the weights are cut, each process takes its part of the optimiser's state."""
+        if checkpoint is None or not is_sharded(self.module):
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None and self.lr_scheduler is not None
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        self.optimizer.load_state_dict(cut_optimizer_state(state, self.optimizer))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Save the Hugging Face model alone: no wrapper's prefix in the names, nothing pickled."""
@@ -155,6 +280,10 @@ class CatalogueTrainer(Trainer):
         return str(self._checkpoints / PARTIAL)
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        with self.meter.clock.phase("checkpoint"):
+            self._write_checkpoint(model, trial)
+
+    def _write_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint under a temporary name, seal and rename it; what was there stays until then."""
         partial = self._checkpoints / PARTIAL
         if self.args.should_save:

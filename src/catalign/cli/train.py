@@ -113,6 +113,17 @@ def train(
         int | None,
         typer.Option(help="Windows of a forward pass; fewer take less memory. Default all.", rich_help_panel=How),
     ] = None,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Tokens of a forward pass, common prefixes merged; a step is cut to fit. Default any number.",
+            rich_help_panel=How,
+        ),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option("--gradient-checkpointing", help="Less memory, about a third more time.", rich_help_panel=How),
+    ] = None,
     batching: Annotated[
         str | None,
         typer.Option(help="by-user (shares prefixes: faster) or shuffled. Default by-user.", rich_help_panel=How),
@@ -131,6 +142,20 @@ def train(
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="auto, float32 or bfloat16. Default auto.", rich_help_panel=How)
+    ] = None,
+    report_to: Annotated[
+        str | None,
+        typer.Option(help="Trackers for the log, comma-separated: mlflow, wandb, trackio, ...", rich_help_panel=How),
+    ] = None,
+    profile: Annotated[
+        bool | None, typer.Option("--profile", help="Write a trace of three steps.", rich_help_panel=How)
+    ] = None,
+    peak_flops: Annotated[
+        float | None,
+        typer.Option(
+            help="Operations a second of the device, for its utilisation. Default known or measured.",
+            rich_help_panel=How,
+        ),
     ] = None,
     logging_steps: Annotated[
         int | None, typer.Option(help="Steps between log lines. Default ten lines an epoch.", rich_help_panel=How)
@@ -151,6 +176,12 @@ def train(
     lora_dropout: Annotated[
         float | None,
         typer.Option(help="On its input; off in the preference stage. Default 0.05.", rich_help_panel=Adapter),
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            help="Frozen weights in 8bit or 4bit (needs a GPU). Default as they are.", rich_help_panel=Adapter
+        ),
     ] = None,
     target_modules: Annotated[
         str | None,
@@ -332,11 +363,13 @@ def train(
     general = {
         "dataset": dataset, "model": model, "template": template, "train_examples": train_examples, "epochs": epochs,
         "learning_rate": learning_rate, "schedule": schedule, "weight_decay": weight_decay, "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size, "batching": batching, "row_tokens": row_tokens,
-        "share_prefixes": share_prefixes, "precision": precision, "seed": seed, "logging_steps": logging_steps,
-        "checkpoint_steps": checkpoint_steps, "task": task, "item_embeddings": item_embeddings,
-        "trust_remote_code": trust_remote_code, "from": source, "without_sft": without_sft,
-        "reference_cache": reference_cache, "distilled": distilled,
+        "micro_batch_size": micro_batch_size, "max_tokens": max_tokens, "quantize": quantize, "profile": profile,
+        "gradient_checkpointing": gradient_checkpointing, "peak_flops": peak_flops,
+        "report_to": None if report_to is None else report_to.split(","), "batching": batching,
+        "row_tokens": row_tokens, "share_prefixes": share_prefixes, "precision": precision, "seed": seed,
+        "logging_steps": logging_steps, "checkpoint_steps": checkpoint_steps, "task": task,
+        "item_embeddings": item_embeddings, "trust_remote_code": trust_remote_code, "from": source,
+        "without_sft": without_sft, "reference_cache": reference_cache, "distilled": distilled,
     }  # fmt: skip
     fields |= {name: value for name, value in general.items() if value is not None}
     if resume and overwrite:

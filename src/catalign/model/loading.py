@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import load_sharded_checkpoint
 
 from catalign.errors import UserError
 from catalign.model.item_embedding import PROJECTOR, VECTORS, ItemEmbedding, ItemVectors
 from catalign.model.language_model import LanguageModel
+from catalign.model.precision import choose_device
 from catalign.model.sharding import cut, gathered_weights, is_sharded
 from catalign.processes import is_main
 
@@ -43,7 +44,11 @@ class Lora(BaseModel):
 
 
 def load_language_model(
-    name_or_folder: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False
+    name_or_folder: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+    quantize: BitsAndBytesConfig | None = None,
 ) -> LanguageModel:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
@@ -51,6 +56,7 @@ def load_language_model(
         name_or_folder: a Hugging Face folder, or the name of a model on the hub.
         dtype: of the weights.
         trust_remote_code: run code that comes with the model; off unless asked for.
+        quantize: keep the weights of linear layers in few bits, on the accelerator (`model.quantized`).
 
     Raises:
         UserError: it cannot be found, is not a causal language model, or is one that cannot be taken apart.
@@ -60,7 +66,10 @@ def load_language_model(
         raise UserError("is not a model folder (no config.json)", where=name_or_folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, trust_remote_code=trust_remote_code)
-        causal = AutoModelForCausalLM.from_pretrained(name_or_folder, dtype=dtype, trust_remote_code=trust_remote_code)
+        placed = {} if quantize is None else {"quantization_config": quantize, "device_map": {"": choose_device()}}
+        causal = AutoModelForCausalLM.from_pretrained(
+            name_or_folder, dtype=dtype, trust_remote_code=trust_remote_code, **placed
+        )
     except LOADING_ERRORS as error:
         reason = str(error).strip().splitlines()[0]
         mend = "make one with catalign model init" if not is_folder else None
@@ -129,13 +138,20 @@ def add_item_embedding(model: LanguageModel, vectors: ItemVectors, seed: int = 0
         )
 
 
-def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
+def load_trained(
+    folder: Path,
+    base_name: str | None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    quantize: BitsAndBytesConfig | None = None,
+) -> LanguageModel:
     """Load what a run saved: full weights, or its adapter on the base model it was trained on; its item embeddings.
 
     Args:
         folder: the run folder.
         base_name: for an adapter, the base model; by default what the adapter's own configuration names.
         dtype: of the weights.
+        quantize: as for `load_language_model`, for the base of an adapter.
 
     Raises:
         UserError: model or adapter cannot be loaded, or do not fit each other.
@@ -143,7 +159,9 @@ def load_trained(folder: Path, base_name: str | None, *, dtype: torch.dtype = to
     adapted = (folder / "adapter_config.json").is_file()
     if adapted and base_name is None:
         base_name = LoraConfig.from_pretrained(str(folder)).base_model_name_or_path
-    base = load_language_model(str(base_name if adapted else folder), dtype=dtype)
+    base = load_language_model(
+        str(base_name if adapted else folder), dtype=dtype, quantize=quantize if adapted else None
+    )
     if (folder / PROJECTOR).is_file() or (folder / VECTORS).is_file():
         add_item_embedding(base, ItemVectors.read(folder))
         assert base.item_embedding is not None

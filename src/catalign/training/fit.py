@@ -19,9 +19,11 @@ from catalign.training.batches import Batches
 from catalign.training.callbacks import LOG_FILE, LiveLine, LogFile, Patience, SaveOften, StopOnSignal
 from catalign.training.checkpoints import newest_whole, step_of
 from catalign.training.flops import StepCost, find_peak
+from catalign.training.machine import make_trackers
 from catalign.training.memory import MEND, Passes, is_out_of_memory
 from catalign.training.module import LossModule
 from catalign.training.observe import Meter, peak_memory_gb
+from catalign.training.profile import StepProfile
 from catalign.training.recipe import StageRecipe
 from catalign.training.run import CHECKPOINTS
 from catalign.training.trainer import CatalogueTrainer
@@ -84,7 +86,8 @@ def fit(
                 meter,
                 log_file,
                 LiveLine(progress, description),
-                *([tensorboard(output / "tensorboard", checkpoint)] if is_main() else []),
+                *([tensorboard(output / "tensorboard", checkpoint), *make_trackers(recipe)] if is_main() else []),
+                *([StepProfile(output)] if recipe.profile and is_main() else []),
                 *([Patience(recipe.validation.patience)] if validate is not None and recipe.validation else []),
                 *([SaveOften(recipe.checkpoint_steps, steps)] if recipe.checkpoint_steps else []),
                 stop,
@@ -125,12 +128,34 @@ def fit(
     }
 
 
+class Arguments(TrainingArguments):
+    """The Trainer's arguments, which trackers are told at the beginning: here that is the recipe.
+
+    Attributes:
+        recipe: its fields.
+    """
+
+    recipe: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe, one name for each value: `recipe/objective/name`."""
+        return flat(self.recipe, "recipe")
+
+
+def flat(value: Any, name: str) -> dict[str, Any]:
+    """Nested mappings as one, with the names on the way to a value joined by strokes."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {key: leaf for part, below in value.items() for key, leaf in flat(below, f"{name}/{part}").items()}
+
+
 def _arguments(
     recipe: StageRecipe, folder: Path, steps: int, *, validates: bool, use_bfloat16: bool
 ) -> TrainingArguments:
     """What the Trainer is told; `steps` are those of an epoch."""
-    args = TrainingArguments(
+    args = Arguments(
         output_dir=str(folder),
+        run_name=folder.parent.name,
         per_device_train_batch_size=recipe.batch_size,  # which the trainer cuts into passes
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
@@ -146,11 +171,12 @@ def _arguments(
         metric_for_best_model="eval_ndcg@10",
         greater_is_better=True,
         remove_unused_columns=False,
-        report_to=[],
+        report_to=[],  # nothing by itself: trackers are callbacks after ours, which add to what is logged
         disable_tqdm=True,
         seed=recipe.seed,
         ddp_broadcast_buffers=False,  # they are the same everywhere: what moves them is pooled
     )
+    args.recipe = recipe.model_dump(mode="json", by_alias=True)
     args._n_gpu = min(args.n_gpu, 1)  # one GPU for each process; the Trainer would split batches among all it sees
     return args
 

@@ -92,6 +92,7 @@ class Passes:
                 f"window {int(best.numbers[0]):,} has {best.tokens:,} tokens, more than the {self.tokens:,} of a pass: "
                 "such windows are passes of their own",
                 markup=False,
+                soft_wrap=True,
             )
         return best
 

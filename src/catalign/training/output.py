@@ -6,6 +6,7 @@ from pathlib import Path
 from catalign.data.dataset import CARD
 from catalign.errors import UserError
 from catalign.files import read_json
+from catalign.training.machine import check_machine
 from catalign.training.recipe import AnyRecipe, load_recipe, make_recipe
 from catalign.training.run import PROVENANCE, RECIPE, is_finished
 
@@ -24,8 +25,10 @@ def check_output(
 
     Raises:
         UserError: without `overwrite` and `resume` anything is there, with `overwrite` something that is no run
-            folder; with `resume` no run, a finished one, one of another recipe, or the dataset has changed.
+            folder; with `resume` no run, a finished one, one of another recipe, or the dataset has changed. Or this
+            machine cannot do what the recipe asks for (`check_machine`).
     """
+    check_machine(recipe)
     if resume:
         check_resumable(output, recipe)
         return

@@ -36,6 +36,7 @@ from catalign.prompting.choices import ChoicePrompter
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
 from catalign.training.batches import Windows
+from catalign.training.memory import checkpoint_layers
 from catalign.training.negatives import (
     check_allowed,
     count_allowed,
@@ -49,7 +50,7 @@ from catalign.training.preference_module import PreferenceBatches, PreferenceMod
 from catalign.training.recipe import PreferenceRecipe
 from catalign.training.reference_cache import ReferenceCache
 from catalign.training.run import load_run, prompter_of, read_recipe, start_run
-from catalign.training.train import complete_run, resolved, start_model, training_frame
+from catalign.training.train import complete_run, quantization_of, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 CACHE = "reference"
@@ -88,6 +89,7 @@ def continued(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
     return {
         "dataset": plain["dataset"],
         "trust_remote_code": source.trust_remote_code,
+        "quantize": source.quantize,
         **fields,
         **taken,
         "from": str(folder),
@@ -311,7 +313,7 @@ def _start(recipe: PreferenceRecipe, catalogue: Catalogue) -> tuple[LanguageMode
     """
     if recipe.source is None:
         return start_model(recipe, catalogue), load_template(recipe.template)
-    run = load_run(recipe.source)
+    run = load_run(recipe.source, quantize=quantization_of(recipe))
     if run.catalogue.digest != catalogue.digest:
         raise UserError(
             "has another catalogue than the run to start from was trained on",
@@ -320,6 +322,8 @@ def _start(recipe: PreferenceRecipe, catalogue: Catalogue) -> tuple[LanguageMode
         )
     check_tokenizer(run.model, recipe.source)
     model, template = run.model, run.prompter.template
+    if recipe.gradient_checkpointing:
+        checkpoint_layers(model)
     if isinstance(model.causal, PeftModel):
         train_on(model, recipe.source)
         return model, template

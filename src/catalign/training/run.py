@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import yaml
 from pydantic import ValidationError
+from transformers import BitsAndBytesConfig
 
 import catalign
 from catalign.catalogue.catalogue import Catalogue
@@ -65,8 +66,21 @@ class Run:
         return f"{name} of {self.started}, epoch {epoch:g}, {chosen}"
 
 
-def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Run:
+def load_run(
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    quantize: BitsAndBytesConfig | None = None,
+) -> Run:
     """Load a run folder.
+
+    Args:
+        folder: the run.
+        dtype: of the weights.
+        device: where to put them.
+        quantize: how to load the weights below an adapter; None, as they are, also where they were quantised in
+            training.
 
     Raises:
         UserError: it is not a run folder, or its training has not finished.
@@ -74,7 +88,7 @@ def load_run(folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.
     folder = Path(folder)
     recipe = read_recipe(folder)
     provenance = read_json(folder / PROVENANCE)
-    model = load_trained(folder, recipe.model, dtype=dtype)
+    model = load_trained(folder, recipe.model, dtype=dtype, quantize=quantize)
     if device is not None:
         model = model.to(device)
     model.eval()

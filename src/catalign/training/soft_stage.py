@@ -26,7 +26,7 @@ from catalign.training.output import check_output
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe
 from catalign.training.run import Run, load_run, prompter_of, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
-from catalign.training.train import complete_run, resolved, start_model, training_frame
+from catalign.training.train import complete_run, quantization_of, resolved, start_model, training_frame
 from catalign.training.validation import choose_validation
 
 DISTILLED = "distilled"
@@ -52,7 +52,7 @@ def taught(fields: dict[str, Any], *, where: str) -> dict[str, Any]:
         mend = "name a run that was trained on titles"
         raise UserError("the teacher puts pairs in order, it names no titles", where=str(folder), mend=mend)
     plain = first.model_dump(mode="json")
-    kept = ("dataset", "model", "template", "history", "lora", "trust_remote_code")
+    kept = ("dataset", "model", "template", "history", "lora", "quantize", "trust_remote_code")
     taken = {name: plain[name] for name in kept}
     if (folder / VECTORS).is_file():
         taken["item_embeddings"] = str(folder)
@@ -90,7 +90,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, res
     check_output(output, recipe, starts, overwrite=overwrite, resume=resume)
     set_seed(recipe.seed)
     catalogue = Catalogue.from_frame(dataset.items, dataset.training_counts())
-    teacher = load_run(recipe.source, device=choose_device())
+    teacher = load_run(recipe.source, device=choose_device(), quantize=quantization_of(recipe))
     model = start_model(recipe, catalogue)
     check_teacher(teacher, catalogue, model, recipe)
     template = load_template(recipe.template)

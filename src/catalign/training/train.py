@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import polars as pl
 import torch
-from transformers import TrainerCallback, set_seed
+from transformers import BitsAndBytesConfig, TrainerCallback, set_seed
 
 from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset, load_dataset
@@ -18,12 +18,14 @@ from catalign.model.item_embedding import ItemVectors
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import add_item_embedding, add_lora, load_language_model
 from catalign.model.precision import PrecisionChoice, choose_device, choose_precision
+from catalign.model.quantized import quantization
 from catalign.processes import is_main, join_processes, wait_for_all
 from catalign.progress import console
 from catalign.prompting.histories import HistoryRule
 from catalign.prompting.templates import BUILT_IN, load_template
 from catalign.training.batches import Batches, BatchMaker, Windows
 from catalign.training.fit import fit
+from catalign.training.memory import checkpoint_layers
 from catalign.training.module import LossModule, TrainingModule
 from catalign.training.output import check_output
 from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
@@ -83,11 +85,22 @@ def start_model(recipe: StageRecipe, catalogue: Catalogue) -> LanguageModel:
     Raises:
         UserError: model, item embeddings or adapter cannot be loaded or do not fit.
     """
-    model = load_language_model(recipe.model, trust_remote_code=recipe.trust_remote_code)
+    model = load_language_model(
+        recipe.model, trust_remote_code=recipe.trust_remote_code, quantize=quantization_of(recipe)
+    )
+    if recipe.gradient_checkpointing:
+        checkpoint_layers(model)
     if recipe.item_embeddings is not None:
         vectors = ItemVectors.read(recipe.item_embeddings).of(catalogue, recipe.item_embeddings)
         add_item_embedding(model, vectors, recipe.seed)
     return model if recipe.lora is None else add_lora(model, recipe.lora, recipe.seed)
+
+
+def quantization_of(recipe: StageRecipe) -> BitsAndBytesConfig | None:
+    """How the recipe has frozen weights loaded; None, as they are."""
+    if recipe.quantize is None:
+        return None
+    return quantization(recipe.quantize, choose_precision(choose_device(), recipe.precision).dtype)
 
 
 def resolved(recipe: StageRecipeT, dataset: Dataset) -> StageRecipeT:

@@ -200,6 +200,7 @@ class CatalogueTrainer(Trainer):
             f"out of memory in step {self.state.global_step + 1:,}: it begins anew, and a pass now has at most "
             f"{limit}",
             markup=False,
+            soft_wrap=True,
         )
         model.zero_grad()
         for callback in self.callback_handler.callbacks:

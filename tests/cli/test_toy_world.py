@@ -35,6 +35,7 @@ def test_the_answer_is_what_the_docstring_says(toy_dataset: Path) -> None:
         pytest.param(["--objective", "msl"], id="msl"),
         pytest.param(["--objective", "msl+ats"], id="msl+ats"),
         pytest.param(["--temperature", 2], id="temperature"),
+        pytest.param(["--bear-weight", 1, "--set", "objective.bear_beams=3"], id="msl+bear"),
         pytest.param(["--denominator", "all"], id="all positions"),
         pytest.param(["--batching", "by-user"], id="by-user"),
     ],

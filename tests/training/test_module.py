@@ -1,6 +1,7 @@
 """The loss of a batch against plain, dense computations from the whole model's logits."""
 
 import copy
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,8 @@ OBJECTIVES = [
     Objective(name="msl"),
     Objective(name="msl", temperature=2.0, denominator="all"),
     Objective(name="msl", temperature="adaptive"),
+    Objective(name="msl", temperature=1.5, bear_weight=0.7, bear_beams=2, bear_temperature=1.3),
+    Objective(name="msl", temperature="adaptive", bear_weight=2, bear_beams=3),
 ]
 
 
@@ -79,6 +82,14 @@ def assert_same(ours: tuple[float, dict[str, torch.Tensor]], other: tuple[float,
         )
 
 
+def bear_weight(objective: Objective, logits_V: torch.Tensor, token: int, children: int) -> float:
+    """BEAR's weight of a token, from logits over the temperature, -inf where a token is not valid."""
+    if not objective.bear_weight or children < objective.bear_beams:
+        return 1.0
+    margin = float(logits_V[token] - logits_V.sort(descending=True).values[objective.bear_beams - 1])
+    return 1 + objective.bear_weight / (1 + math.exp(-margin / objective.bear_temperature))
+
+
 def dense_loss(module: TrainingModule, objective: Objective, template: Template) -> torch.Tensor:
     """The same loss, window by window from the whole model's logits, every position and token of the vocabulary.
 
@@ -102,7 +113,9 @@ def dense_loss(module: TrainingModule, objective: Objective, template: Template)
                 mask_V = torch.full((VOCABULARY,), -torch.inf, dtype=torch.float64)
                 mask_V[children] = 0
                 logits_V = logits_V + mask_V
-            total = total - torch.log_softmax(logits_V, 0)[token]
+            total = total - torch.log_softmax(logits_V, 0)[token] * bear_weight(
+                objective, logits_V, token, len(children)
+            )
     count = branching if objective.name == "msl" and objective.denominator == "branching" else positions
     loss = total / count * (tau if objective.temperature == "adaptive" else 1)
     loss.backward()
@@ -231,7 +244,7 @@ def test_bfloat16_autocast_is_near(objective: Objective) -> None:
     assert float(loss) == pytest.approx(exact, rel=0.05)
 
 
-@pytest.mark.parametrize("objective", [OBJECTIVES[2], OBJECTIVES[4]], ids=label)
+@pytest.mark.parametrize("objective", [OBJECTIVES[2], *OBJECTIVES[4:]], ids=label)
 def test_a_catalogue_of_one_title_teaches_nothing(objective: Objective) -> None:
     model = tiny_model("llama")
     prompter = Prompter(tiny_catalogue([(5, 6)]), model.tokenizer, PLAIN, context=64)
@@ -254,6 +267,10 @@ def test_a_catalogue_of_one_title_teaches_nothing(objective: Objective) -> None:
         {"eta": 1},
         {"momentum": 0},
         {"temprature": 1.0},
+        {"name": "lml", "bear_weight": 1},
+        {"bear_weight": -1},
+        {"bear_beams": 0},
+        {"bear_temperature": 0},
     ],
 )
 def test_wrong_objectives(fields: dict[str, Any]) -> None:
@@ -262,4 +279,6 @@ def test_wrong_objectives(fields: dict[str, Any]) -> None:
 
 
 def test_labels() -> None:
-    assert [objective.label for objective in OBJECTIVES] == ["lml", "lml tau=0.5", "msl", "msl tau=2", "msl+ats"]
+    assert [objective.label for objective in OBJECTIVES] == [
+        "lml", "lml tau=0.5", "msl", "msl tau=2", "msl+ats", "msl+bear tau=1.5", "msl+ats+bear",
+    ]  # fmt: skip

@@ -82,7 +82,7 @@ def assert_same(run: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("options", [
     ["--objective", "lml"],
-    ["--objective", "msl+ats", "--batching", "shuffled", "--logging-steps", 4],
+    ["--objective", "msl+ats", "--bear-weight", 0.5, "--batching", "shuffled", "--logging-steps", 4],
     ["--lora", "--lora-dropout", 0.3, "--micro-batch-size", 4],
     ["--no-validation"],
 ], ids=["lml", "ats", "dropout", "no-validation"])  # fmt: skip

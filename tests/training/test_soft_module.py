@@ -21,7 +21,8 @@ HISTORIES = [[0], [0, 3], [0, 3, 4], [5, 1], [5, 1, 2], [7], [7, 7, 6], [2]]
 TARGETS = [3, 4, 2, 2, 6, 7, 0, 1]
 ANSWERS = [3, 1, 2, 5, 6, 0, 7, 4]
 ALL = list(range(len(TARGETS)))
-OBJECTIVES = [Objective(name="lml"), Objective(), Objective(denominator="all"), Objective(temperature=2.0)]
+OBJECTIVES = [Objective(name="lml"), Objective(), Objective(denominator="all"), Objective(temperature=2.0),
+              Objective(bear_weight=0.5, bear_beams=2)]  # fmt: skip
 
 
 def windows_of(targets: list[int]) -> Windows:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.ranking import rank_items
 from catalign.decoding.search import ScoreMode, search_titles
 from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
@@ -68,6 +69,7 @@ class CatalogueSearch(Decoder):
         exclude_history: leave out the items of the history.
         allowed: [items]; search only these.
         batch_size: histories in one batch.
+        states: prompts of before, for a model whose weights do not change; see `Prompts`.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class CatalogueSearch(Decoder):
         exclude_history: bool = False,
         allowed: npt.NDArray[np.bool_] | None = None,
         batch_size: int = 32,
+        states: PromptStates | None = None,
     ) -> None:
-        self.model, self.prompter = model, prompter
+        self.model, self.prompter, self.states = model, prompter, states
         self.beams, self.score, self.length_penalty = beams, score, length_penalty
         self.exclude_history, self.allowed, self.batch_size = exclude_history, allowed, batch_size
         self._tensors: TrieTensors | None = None
@@ -170,6 +173,7 @@ class CatalogueSearch(Decoder):
             score=self.score,
             length_penalty=self.length_penalty,
             exclusions=exclusions,
+            states=self.states,
         )
         return rank_items(trie, found.title_BK.cpu().numpy(), found.score_BK.float().cpu().numpy(), count, closed)
 

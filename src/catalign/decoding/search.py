@@ -1,11 +1,11 @@
 """Constrained beam search that walks the trie: every beam ends at a real title.
 
 A beam is a trie node and a score. In one step every live beam chooses among the children of its node; a forced run
-(single children) is followed at once, so the next step stands at a branching node again. The prompt's keys and values
-are computed once per user; the tokens of the beams are appended to them, and a mask tells which of them each beam sees.
+(single children) is followed at once, so the next step stands at a branching node again. The prompts are read once
+(`prompts.py`); the tokens of the beams are appended to them, and a mask tells which of them each beam sees.
 
-Legend: B users, K beams, T prompt slots of the cache, G slots appended to it, M tokens fed in a step, E candidates,
-H width, A alphabet.
+Legend: B users, K beams, T prompt slots, G slots appended to them, M tokens fed in a step, X all slots, E candidates,
+H width, A rows of the head.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import DynamicCache
 
+from catalign.decoding.prompt_states import PromptStates
+from catalign.decoding.prompts import Prompts
 from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import segment_logsumexp, valid_logits
@@ -25,6 +26,7 @@ ScoreMode = Literal["valid", "full"]
 NEVER = float("-inf")
 LOGITS_IN_CACHE, LOGITS_IN_MEMORY = 2**18, 2**26  # of the whole vocabulary at once, on a CPU and elsewhere
 HEAD_ROWS = 256  # fewer at once make a poor matrix product
+WORTH_A_CALL = 64  # padding tokens that cost more than a further call of a small model on a CPU
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def search_titles(
     score: ScoreMode = "valid",
     length_penalty: float = 0.0,
     exclusions: Exclusions | Inclusions | None = None,
+    states: PromptStates | None = None,
 ) -> FoundTitles:
     """Find the best titles for a batch of prompts.
 
@@ -63,17 +66,33 @@ def search_titles(
         length_penalty: a title's score is its log-probability divided by (its tokens, the end token among them) to this
             power; 0 leaves log-probabilities, above 0 favours long titles.
         exclusions: what may not be recommended to whom, or what alone may be.
+        states: see `Prompts`.
     """
-    search = _Search(model, trie, prompts, beams, score, length_penalty)
+    search = _Search(model, trie, prompts, beams, score, length_penalty, states)
     while search.expand(exclusions):
         pass
     return FoundTitles(search.title_BK, search.done_BK)
 
 
-def common_length(token_BT: npt.NDArray[np.int64], most: int) -> int:
-    """Length of the common beginning of all rows, up to `most`."""
-    same_T = (token_BT[:, :most] == token_BT[0, :most]).all(axis=0)
-    return most if same_T.all() else int(same_T.argmin())
+def feeding_ranges(width_B: npt.NDArray[np.integer], worth: int) -> list[tuple[int, int]]:
+    """Ranges of slots to feed in one call each, so that the many do not wait for the one who has most tokens.
+
+    A call for the slots start..stop is made for the users who have more than `start` tokens.
+
+    Args:
+        width_B: tokens of each user.
+        worth: empty slots that a further call must save.
+    """
+    stops, start, most = np.unique(width_B), 0, int(width_B.max())
+    ranges = []
+    while start < most:
+        stops = stops[stops > start]
+        users, users_left = np.count_nonzero(width_B > start), np.count_nonzero(width_B[:, None] > stops, axis=0)
+        saved = (users - users_left) * (most - stops)
+        stop = int(stops[saved.argmax()]) if saved.max() >= worth else most
+        ranges.append((start, stop))
+        start = stop
+    return ranges
 
 
 class _Search:
@@ -87,62 +106,42 @@ class _Search:
         beams: int,
         score: ScoreMode,
         length_penalty: float,
+        states: PromptStates | None,
     ) -> None:
         self.model, self.trie, self.beams, self.score = model, trie, beams, score
         self.length_penalty = length_penalty
         # No title below an open beam can score more than the beam's log-probability divided by this.
         self.longest_share = max(float(trie.depth.max()) ** length_penalty, 1.0)
         device = model.device
-        self.head_AH = model.head_VH[trie.alphabet].float()
+        # A head in float32 is used as it is; of another the rows that titles need are converted once.
+        plain = model.head_VH.dtype == torch.float32
+        self.symbol = trie.token if plain else trie.symbol
+        self.head_AH = model.head_VH if plain else model.head_VH[trie.alphabet].float()
         bias_V = model.head_bias_V
-        self.bias_A = None if bias_V is None else bias_V[trie.alphabet].float()
+        self.bias_A = bias_V if plain or bias_V is None else bias_V[trie.alphabet].float()
         users = len(prompts)
         self.user_B = torch.arange(users, device=device)
         self.title_BK = torch.full((users, beams), -1, device=device)
         self.done_BK = torch.full((users, beams), NEVER, device=device)
-        self._read_prompts(prompts)
+        if model.shares_prefixes:
+            self.prompts = Prompts(model, prompts, states)
+            self.hidden_BKH = self.prompts.hidden_BH[:, None]
+        else:
+            self._read_rows(prompts)
         root_B1 = torch.zeros(users, 1, dtype=torch.int64, device=device)
         none_B1 = torch.zeros(users, 1, device=device)
         self.node_BK, self.score_BK = root_B1, none_B1
         self.visible_BKG = torch.zeros(users, 1, 0, dtype=torch.bool, device=device)
 
-    def _read_prompts(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
-        """Run the prompts and keep their keys and values: their common beginning once, the rest padded on the right.
-
-        Where the model cannot share prefixes nothing is kept; `_decode_rows` reads the prompts again in every step.
-        """
+    def _read_rows(self, prompts: Sequence[npt.NDArray[np.integer]]) -> None:
+        """Run the prompts of a model that cannot share prefixes: nothing is kept, every step reads them again."""
         device = self.model.device
         self.length_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        padded_BT = np.zeros((len(prompts), int(self.length_B.max())), dtype=np.int64)
+        padded_BT = np.zeros((len(prompts), max(map(len, prompts))), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             padded_BT[row, : len(prompt)] = prompt
-        token_BT = torch.from_numpy(padded_BT).to(device)
-        slot_BT = torch.arange(token_BT.shape[1], device=device).expand_as(token_BT)
-        self.token_BT = token_BT
-        self.prompt_BT = slot_BT < self.length_B[:, None]
-        self.cache = DynamicCache()
-        if not self.model.shares_prefixes:
-            hidden_BTH = self.model.rows_hidden(token_BT)
-            self.hidden_BKH = hidden_BTH[self.user_B, self.length_B - 1][:, None]
-            return
-        shared = common_length(padded_BT, min(map(len, prompts)) - 1) if len(prompts) > 1 else 0
-        if shared > 0:
-            self._decode(token_BT[:1, :shared], slot_BT[:1, :shared])
-            self.cache.batch_repeat_interleave(len(prompts))
-        # Padding stands after the prompt, so causal attention alone keeps it out of sight.
-        hidden_BMH = self._decode(token_BT[:, shared:], slot_BT[:, shared:])
-        self.hidden_BKH = hidden_BMH[self.user_B, self.length_B - shared - 1][:, None]
-
-    def _decode(self, token_BM: torch.Tensor, position_BM: torch.Tensor, **mask: torch.Tensor) -> torch.Tensor:
-        """Run tokens and append their keys and values to the cache; causal attention where no mask is given."""
-        hidden_BMH: torch.Tensor = self.model.decoder(
-            **self.model.inputs(token_BM),
-            position_ids=position_BM,
-            past_key_values=self.cache,
-            use_cache=True,
-            **mask,
-        ).last_hidden_state
-        return hidden_BMH
+        self.token_BT = torch.from_numpy(padded_BT).to(device)
+        self.hidden_BKH = self.model.rows_hidden(self.token_BT)[self.user_B, self.length_B - 1][:, None]
 
     def _decode_rows(self, place_BM: torch.Tensor, depth_BM: torch.Tensor, filled_BM: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, M, H] of the fed tokens, each from a row of its own that reads prompt and title again."""
@@ -186,7 +185,7 @@ class _Search:
 
     def _log_probabilities(self, hidden_LH: torch.Tensor, live_E: torch.Tensor, child_E: torch.Tensor) -> torch.Tensor:
         """Log-probability of every candidate child given its beam."""
-        symbol_E = self.trie.symbol[child_E]
+        symbol_E = self.symbol[child_E]
         logits_E = valid_logits(hidden_LH.float(), self.head_AH, live_E, symbol_E, self.bias_A)
         logits_E = self.model.finish_logits(logits_E)
         if self.score == "full":
@@ -291,10 +290,10 @@ class _Search:
         if self.model.shares_prefixes:
             own_BMM = (beam_BM[:, :, None] == beam_BM[:, None, :]) & (slot_M[None, :] <= slot_M[:, None])
             before_BMG = visible_BKG.gather(1, beam_BM[..., None].expand(-1, -1, visible_BKG.shape[2]))
-            prompt_BMT = self.prompt_BT[:, None].expand(-1, width, -1)
-            mask_B1MX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)[:, None]
-            position_BM = self.length_B[:, None] + depth_BM - 1
-            hidden_BMH = self._decode(token_BM, position_BM, attention_mask=self.model.attention_mask(mask_B1MX))
+            prompt_BMT = self.prompts.seen_BT[:, None].expand(-1, width, -1)
+            visible_BMX = torch.cat([prompt_BMT, before_BMG, own_BMM], dim=2)
+            position_BM = self.prompts.length_B[:, None] + depth_BM - 1
+            hidden_BMH = self._append(token_BM, position_BM, visible_BMX, stop_BK[:, -1])
         else:
             hidden_BMH = self._decode_rows(place_BM, depth_BM, filled_BM)
 
@@ -307,6 +306,29 @@ class _Search:
         # A beam that was fed nothing has ended; what it gets here is not used.
         last_BKH = (stop_BK - 1).clamp(min=0)[..., None].expand(-1, -1, hidden_BMH.shape[2])
         self.hidden_BKH = hidden_BMH.gather(1, last_BKH)
+
+    def _append(
+        self, token_BM: torch.Tensor, position_BM: torch.Tensor, visible_BMX: torch.Tensor, width_B: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden states [B, M, H] of the fed tokens, of which each user has the first `width_B`.
+
+        On a CPU, where empty slots cost as much as tokens, those who have many get further calls of their own.
+        """
+        users, width = token_BM.shape
+        if users == 1 or token_BM.device.type != "cpu":
+            return self.prompts.append(token_BM, position_BM, visible_BMX)
+        before = visible_BMX.shape[2] - width
+        hidden_BMH = self.hidden_BKH.new_zeros(users, width, self.hidden_BKH.shape[2])
+        for start, stop in feeding_ranges(width_B.numpy(), WORTH_A_CALL):
+            user_B = (width_B > start).nonzero()[:, 0]
+            if (users - len(user_B)) * (stop - start) < WORTH_A_CALL:
+                user_B = self.user_B  # whole rows are not copied
+            chosen = (user_B, slice(start, stop))
+            hidden_BMH[chosen] = self.prompts.append(
+                token_BM[chosen], position_BM[chosen], visible_BMX[*chosen, : before + stop],
+                None if len(user_B) == users else user_B,
+            )  # fmt: skip
+        return hidden_BMH
 
     def _add_forced_scores(
         self,

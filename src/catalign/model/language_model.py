@@ -67,11 +67,13 @@ class LanguageModel(nn.Module):
     def evaluating(self) -> Iterator[None]:
         """Evaluation mode inside the block, then the mode there was."""
         training = self.training
-        self.eval()
+        if training or self.causal.training:  # setting it walks through all modules, a tenth of a short search
+            self.eval()
         try:
             yield
         finally:
-            self.train(training)
+            if training:
+                self.train()
 
     @property
     def base(self) -> PreTrainedModel:

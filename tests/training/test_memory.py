@@ -147,7 +147,7 @@ def test_memory_that_ran_out_once(
 
 def test_the_budget_is_halved(stages: dict[str, list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = trained(tmp_path / "whole", *stages["ats"])
-    Memory(monkeypatch, "ats", 0, 4)
+    Memory(monkeypatch, "ats", 0, 1)
     ended = catalign("train", *stages["ats"], *OPTIONS, "--max-tokens", 100, "--output", tmp_path / "run")
     assert ended.code == 0 and ended.err.count("out of memory in step") == 2 and " tokens" in ended.err
     lines = [{n: v for n, v in line.items() if n != "tokens_saved"} for line in repeatable(tmp_path / "run")]

@@ -58,12 +58,13 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces `path` when the block succeeds."""
+    """Yield a temporary sibling of `path` that replaces `path` when the block succeeds, and outlives a loss of power."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        to_disk(partial)
         partial.replace(path)
     except OSError as error:
         raise disk_error(error, path) from error
@@ -81,6 +82,15 @@ def disk_error(error: OSError, path: Path) -> Exception:
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return UserError("a file is in the way", where=error.filename or path, mend="choose another folder")
     return error
+
+
+def to_disk(path: Path) -> None:
+    """Have the operating system write a file or folder to the disk, so that it outlives a loss of power."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,7 +5,6 @@ states), `stage.json` with what the callbacks keep, and `sealed.json` with the S
 whose files do not match its seal was torn (a crash, a full disk) and is passed over.
 """
 
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from transformers import TrainerCallback
 
 from catalign.errors import UserError
-from catalign.files import read_json, sha256_of, write_json
+from catalign.files import read_json, sha256_of, to_disk, write_json
 from catalign.progress import console
 
 SEAL, STAGE, PARTIAL = "sealed.json", "stage.json", ".partial"
@@ -61,10 +60,10 @@ def seal(checkpoint: Path) -> None:
     """Write the checksums of all files, the last thing that is written into a checkpoint, and make it lasting."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     for path in files:
-        _to_disk(path)
+        to_disk(path)
     write_json(checkpoint / SEAL, {path.relative_to(checkpoint).as_posix(): sha256_of(path) for path in files})
-    _to_disk(checkpoint / SEAL)
-    _to_disk(checkpoint)
+    to_disk(checkpoint / SEAL)
+    to_disk(checkpoint)
 
 
 def is_whole(checkpoint: Path) -> bool:
@@ -92,19 +91,10 @@ def publish(partial: Path, folder: Path, *, best_step: int | None) -> None:
     if final.exists():  # a torn one of the same step
         shutil.rmtree(final)
     partial.rename(final)
-    _to_disk(folder)
+    to_disk(folder)
     for later in checkpoints(folder):  # torn ones that were passed over
         if step_of(later) > step_of(final):
             shutil.rmtree(later)
     for old in checkpoints(folder)[KEPT:]:
         if step_of(old) != best_step:
             shutil.rmtree(old)
-
-
-def _to_disk(path: Path) -> None:
-    """Have the operating system write a file or folder to the disk, so that it outlives a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

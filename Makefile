@@ -2,14 +2,15 @@
 #   make demo    environment, install, catalign quickstart
 #   make test    environment, install with the dev tools, the whole test suite
 #   make fuzz    a minute of coverage-guided fuzzing for each parser of the importer (SECONDS=600 for longer)
+#   make chaos   kills every stage at random moments, goes on, and compares (SECONDS=900, KILLS=50)
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+KILLS ?= 50
 FUZZED := csv json_lines literals packed windows tables fewshot values sql rules
-SECONDS ?= 60
 
-.PHONY: demo test check fuzz environment develop clean
+.PHONY: demo test check fuzz chaos environment develop clean
 
 demo: environment
 	$(BIN)/catalign quickstart --output demo --overwrite
@@ -23,9 +24,14 @@ check: develop
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+fuzz: SECONDS ?= 60
 fuzz: develop
 	@$(PIP) -e '.[fuzz]'
 	set -e; for target in $(FUZZED); do $(BIN)/python tests/fuzz/run.py $$target $(SECONDS); done
+
+chaos: SECONDS ?= 900
+chaos: develop
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --kills $(KILLS) --seconds $(SECONDS)
 
 environment: .venv/installed
 develop: .venv/developed

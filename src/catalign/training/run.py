@@ -19,7 +19,7 @@ import catalign
 from catalign.catalogue.catalogue import Catalogue
 from catalign.data.dataset import Dataset
 from catalign.errors import UserError
-from catalign.files import disk_error, read_json, whole_file, write_json
+from catalign.files import disk_error, read_json, to_disk, whole_file, write_json
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model, load_trained, save_weights
 from catalign.processes import count, is_main, wait_for_all
@@ -240,6 +240,9 @@ def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> 
 
 
 def provenance(recipe: AnyRecipe) -> dict[str, Any]:
+        if is_main():  # the checkpoints go when the summary is there
+            for file in filter(Path.is_file, folder.iterdir()):
+                to_disk(file)
     """What produced a run: command, versions, source state, machine, seed, dataset."""
     return {
         "command": " ".join(["catalign", *sys.argv[1:]]),

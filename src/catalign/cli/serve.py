@@ -30,6 +30,9 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request gets 504.")] = 10.0,
     max_body: Annotated[int, typer.Option(min=1, help="Largest request body in bytes.")] = 1 << 20,
     max_k: Annotated[int, typer.Option(min=1, help="Most items asked for at once.")] = 100,
+    prompt_cache_mb: Annotated[
+        float, typer.Option(min=0, help="Memory for prompts of before, so that returning users wait less; 0: none.")
+    ] = 0.0,
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Web pages of this origin may call the service; repeat it.")
     ] = None,
@@ -55,7 +58,8 @@ def serve(
                         mend="pass --keys FILE, or --no-keys if something in front of it lets people in")  # fmt: skip
     settings = ServiceSettings(
         max_wait_ms=max_wait_ms, batch_size=batch_size, queue_size=queue_size, timeout_s=timeout,
-        max_body_bytes=max_body, max_k=max_k, cors_origins=tuple(cors_origin or ()), log_histories=log_histories,
+        max_body_bytes=max_body, max_k=max_k, prompt_cache_mb=prompt_cache_mb,
+        cors_origins=tuple(cors_origin or ()), log_histories=log_histories,
     )  # fmt: skip
     try:
         import uvicorn

@@ -18,10 +18,22 @@ TokenArray = npt.NDArray[np.int32]
 Items = Sequence[int] | npt.NDArray[np.integer]
 
 
-def encode_pieces(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text. What looks like a special token in a title is text like any other."""
+def encode_pieces(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], known: dict[str, list[int]] | None = None
+) -> list[list[int]]:
+    """Token ids of each text. What looks like a special token in a title is text like any other.
+
+    Args:
+        tokenizer: the tokenizer.
+        texts: the texts.
+        known: token ids of texts of before, which are taken from there; the others are added.
+    """
     if not texts:
         return []
+    if known is not None:
+        fresh = list({text for text in texts if text not in known})
+        known.update(zip(fresh, encode_pieces(tokenizer, fresh), strict=True))
+        return [known[text] for text in texts]
     encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False)
     ids: list[list[int]] = encoded["input_ids"]
     return ids
@@ -59,6 +71,7 @@ class Prompter:
             batch reads them once.
         item_tokens: [items]; a token to put behind each item of a history, which stands for it beside its title
             (`LanguageModel.item_tokens`); below 0, none. Answers have no such token.
+        known: see `encode_pieces`; for a catalogue that changes a little at a time.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class Prompter:
         rule: HistoryRule = LAST_TEN,
         examples: Sequence[tuple[Items, int]] = (),
         item_tokens: npt.NDArray[np.integer] | None = None,
+        known: dict[str, list[int]] | None = None,
     ) -> None:
         end_token = tokenizer.eos_token_id
         if end_token is None:
@@ -89,10 +103,10 @@ class Prompter:
             log.warning("template %s: nothing separates the titles of a history", template.name)
 
         after = [end_token] if template.end_after_item else []
-        items = encode_pieces(tokenizer, [template.item.replace(TITLE, title) for title in catalogue.titles])
+        items = encode_pieces(tokenizer, [template.item.replace(TITLE, title) for title in catalogue.titles], known)
         self._items = with_item_tokens([tokens + after for tokens in items], item_tokens)
         self.trie: TitleTrie = catalogue.build_trie(
-            lambda titles: encode_pieces(tokenizer, [template.answer.replace(TITLE, title) for title in titles]),
+            lambda titles: encode_pieces(tokenizer, [template.answer.replace(TITLE, title) for title in titles], known),
             end_token,
         )
         self.longest_prompt = context - int(self.trie.depth.max())

@@ -2,7 +2,8 @@
 
 A request takes the current version once and keeps it to its end. An update makes the next version beside it (titles
 tokenised, tries built, moved to the device) and then puts it in place by one assignment, so no request sees half of
-one. Updates that come while a version is being made are made into the next one together.
+one. Updates that come while a version is being made are made into the next one together. Titles that were there keep
+their tokens, so only new ones are tokenised.
 """
 
 import threading
@@ -19,6 +20,7 @@ import polars as pl
 from catalign.catalogue.catalogue import COUNT, Catalogue
 from catalign.catalogue.filters import Filters, filter_key, items_passing
 from catalign.data.cleaning import clean_titles
+from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.prompting.prompter import encode_pieces
@@ -28,6 +30,7 @@ from catalign.training.run import prompter_of
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 AVAILABLE = "catalign.available"  # a column beside those of the catalogue
 FILTERS_KEPT = 64
+TEXTS_KEPT = 4  # texts whose tokens are kept, for each item: what a title is in a history and as an answer, twice
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,18 @@ def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
 class LiveCatalogue:
     """The current version, and how the next one is made.
 
+    Args:
+        variants: the runs in service.
+        batch_size: of their searches.
+        states: prompts of before for each variant, by its name; they outlive every version.
+
     Attributes:
         current: read it once per request.
     """
 
-    def __init__(self, variants: Sequence[Variant], batch_size: int) -> None:
-        self._variants, self._batch_size = variants, batch_size
+    def __init__(self, variants: Sequence[Variant], batch_size: int, states: dict[str, PromptStates]) -> None:
+        self._variants, self._batch_size, self._states = variants, batch_size, states
+        self._known: dict[str, dict[str, list[int]]] = {variant.name: {} for variant in variants}
         self._making = threading.Lock()  # one version is made at a time
         self._pending: list[_Pending] = []
         self._pending_lock = threading.Lock()
@@ -206,12 +215,17 @@ class LiveCatalogue:
         for variant in self._variants:
             run = variant.run
             _check_written(variant, fresh)
-            prompter = prompter_of(run.recipe, run.model, catalogue, run.prompter.template)
+            known = self._known[variant.name]
+            if len(known) > TEXTS_KEPT * len(catalogue):  # most of them are of items that left
+                known.clear()
+            prompter = prompter_of(run.recipe, run.model, catalogue, run.prompter.template, known)
             searches[variant.name] = self._search(variant, prompter)
         return Version(old.number + 1, catalogue, available_I, searches, frame)
 
     def _search(self, variant: Variant, prompter: Any) -> CatalogueSearch:
-        search = CatalogueSearch(variant.run.model, prompter, beams=1, batch_size=self._batch_size)
+        search = CatalogueSearch(
+            variant.run.model, prompter, beams=1, batch_size=self._batch_size, states=self._states.get(variant.name)
+        )
         # The trie moves to the device here, not in the thread that answers.
         return search.within(np.ones(prompter.trie.items, dtype=np.bool_))
 

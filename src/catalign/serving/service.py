@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from catalign.catalogue.filters import Filters
+from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.recommend import CatalogueSearch
 from catalign.errors import UserError
 from catalign.explain.explanation import Explanation, as_explanation
@@ -35,7 +36,9 @@ class Service:
     def __init__(self, variants: Sequence[Variant], settings: ServiceSettings) -> None:
         self.variants, self.settings = variants, settings
         self.telemetry = Telemetry()
-        self.live = LiveCatalogue(variants, settings.batch_size)
+        each = int(settings.prompt_cache_mb * 2**20 / len(variants))
+        self._states = {variant.name: PromptStates(each) for variant in variants} if each else {}
+        self.live = LiveCatalogue(variants, settings.batch_size, self._states)
         self._batcher = Batcher(
             max_wait=settings.max_wait_ms / 1000,
             batch_size=settings.batch_size,
@@ -182,6 +185,8 @@ class Service:
         self.telemetry.queue.set(self._batcher.waiting)
         self.telemetry.version.set(version.number)
         self.telemetry.items.set(len(version.catalogue))
+        for name, states in self._states.items():
+            self.telemetry.prompt_states(name, states)
         return self.telemetry.text()
 
     def _default(self, version: Version, variant: Variant) -> CatalogueSearch:

@@ -14,6 +14,7 @@ class ServiceSettings:
         timeout_s: after so many seconds a request is answered 504.
         max_body_bytes: a larger request body is answered 413.
         max_k: most items asked for at once; it bounds the width of the search.
+        prompt_cache_mb: memory in MiB for what the model computed of prompts, shared by the runs; 0 keeps nothing.
         cors_origins: web pages of these origins may call the service; none by default.
         log_histories: write histories into the log.
     """
@@ -24,5 +25,6 @@ class ServiceSettings:
     timeout_s: float = 10.0
     max_body_bytes: int = 1 << 20
     max_k: int = 100
+    prompt_cache_mb: float = 0.0
     cors_origins: tuple[str, ...] = ()
     log_histories: bool = False

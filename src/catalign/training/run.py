@@ -108,8 +108,14 @@ def load_run(
     )
 
 
-def prompter_of(recipe: AnyRecipe, model: LanguageModel, catalogue: Catalogue, template: Template) -> Prompter:
-    """What writes the prompts of a run."""
+def prompter_of(
+    recipe: AnyRecipe,
+    model: LanguageModel,
+    catalogue: Catalogue,
+    template: Template,
+    known: dict[str, list[int]] | None = None,
+) -> Prompter:
+    """What writes the prompts of a run; `known` as in `Prompter`."""
     return Prompter(
         catalogue,
         model.tokenizer,
@@ -117,6 +123,7 @@ def prompter_of(recipe: AnyRecipe, model: LanguageModel, catalogue: Catalogue, t
         context=model.context,
         rule=recipe.history or LAST_TEN,
         item_tokens=model.item_tokens(catalogue),
+        known=known,
     )
 
 
@@ -233,6 +240,9 @@ def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> 
     """
     try:
         save_weights(model, folder)
+        if is_main():  # the checkpoints go when the summary is there
+            for file in filter(Path.is_file, folder.iterdir()):
+                to_disk(file)
     except OSError as error:
         raise disk_error(error, folder) from error
     if is_main():
@@ -240,9 +250,6 @@ def finish_run(folder: Path, model: LanguageModel, training: dict[str, Any]) -> 
 
 
 def provenance(recipe: AnyRecipe) -> dict[str, Any]:
-        if is_main():  # the checkpoints go when the summary is there
-            for file in filter(Path.is_file, folder.iterdir()):
-                to_disk(file)
     """What produced a run: command, versions, source state, machine, seed, dataset."""
     return {
         "command": " ".join(["catalign", *sys.argv[1:]]),

@@ -2,7 +2,7 @@
 
 A server (`catalign serve`, a process of its own) and an asyncio client on one machine, over loopback, with as many
 connections as named, each asking again as soon as it is answered. Histories are drawn from the run's catalogue with a
-seed. Four parts:
+seed. Six parts:
 
 - load: 64 connections; failed answers, throughput, median and 99th percentile of the latency.
 - batching: 32 clients against a server that computes batches, and against one that computes requests one at a time;
@@ -10,6 +10,10 @@ seed. Four parts:
 - updates: changes of the catalogue over 16 connections while 16 clients ask. Every answer is held against the version
   that it names: an item that this version did not have, or that was not available, is a wrong answer.
 - soak: load for some seconds and the resident memory of the server through it.
+- cost: without a server, the processor time of a request in batches of 1 to 32, which other jobs on the machine disturb
+  less than a throughput; `ratio` is one at a time over 32.
+- returning: without a server, the processor time of a request of people who come back with one item more, with a cache
+  of prompt states and without, for the template of the run and for `instruction`; `same` compares the answers.
 """
 
 import asyncio
@@ -32,7 +36,10 @@ import numpy as np
 
 from benchmarks.setting import SEED, make_parser, parse_options, print_result
 from catalign.catalogue.catalogue import Catalogue
-from catalign.training.run import CATALOGUE
+from catalign.decoding.prompt_states import PromptStates
+from catalign.decoding.recommend import CatalogueSearch
+from catalign.prompting.templates import load_template
+from catalign.training.run import CATALOGUE, Run, load_run, prompter_of
 
 LOAD_CLIENTS, BATCH_CLIENTS, UPDATE_CLIENTS = 64, 32, 16
 CHANGERS = 16  # connections that change the catalogue
@@ -252,11 +259,73 @@ def measure_soak(run: Path, seconds: float) -> dict[str, Any]:
         return asyncio.run(_soak(port, pid, run, seconds))
 
 
+def _processor_seconds(search: CatalogueSearch, batches: list[list[list[int]]]) -> list[float]:
+    """For each batch the processor time of one of its requests, in milliseconds."""
+    spent = []
+    for batch in batches:
+        before = time.process_time()
+        search.recommend_all(batch, 10)
+        spent.append(1000 * (time.process_time() - before) / len(batch))
+    return spent
+
+
+def _histories(run: Run, count: int, length: int | None = None) -> list[list[int]]:
+    """Histories of one to ten items, or of a given length."""
+    generator = np.random.default_rng(SEED)
+    items = len(run.catalogue)
+    return [generator.choice(items, size=length or int(generator.integers(1, 11))).tolist() for _ in range(count)]
+
+
+def measure_cost(run: Run, rounds: int) -> dict[str, Any]:
+    """Processor time of a request by the size of its batch."""
+    search = CatalogueSearch(run.model, run.prompter, beams=10, exclude_history=True, batch_size=BATCH_CLIENTS)
+    histories = _histories(run, 2 * BATCH_CLIENTS)
+    search.recommend_all(histories[:BATCH_CLIENTS], 10)
+    found: dict[str, float] = {}
+    for size in (1, 4, 16, BATCH_CLIENTS):
+        batches = [histories[start : start + size] for start in range(0, len(histories), size)]
+        found[str(size)] = statistics.median(
+            statistics.mean(_processor_seconds(search, batches)) for _ in range(rounds)
+        )
+    ratio = found["1"] / found[str(BATCH_CLIENTS)]
+    return {"processor_ms": {size: round(spent, 2) for size, spent in found.items()}, "ratio": round(ratio, 2)}
+
+
+def measure_returning(run: Run, people: int) -> dict[str, Any]:
+    """Processor time of people who come back, one request after the other and 32 together."""
+    found: dict[str, Any] = {"same": True}
+    for name in dict.fromkeys((run.prompter.template.name, "instruction")):
+        template = run.prompter.template if name == run.prompter.template.name else load_template(name)
+        prompter = prompter_of(run.recipe, run.model, run.catalogue, template)
+        whole = _histories(run, people, 10)
+        tokens = np.mean([len(prompter.prompt(history)) for history in whole])
+        states = PromptStates(1 << 30)
+        searches = [
+            CatalogueSearch(run.model, prompter, beams=10, exclude_history=True, states=kept) for kept in (None, states)
+        ]
+        found[name] = {"prompt_tokens": round(float(tokens), 1)}
+        for size in (1, BATCH_CLIENTS):
+            spent: list[list[float]] = [[], []]
+            for length in range(5, 11):  # each person comes six times; the first visit is not counted
+                visit = [history[:length] for history in whole]
+                batches = [visit[start : start + size] for start in range(0, people, size)]
+                for search, seconds in zip(searches, spent, strict=True):
+                    came = _processor_seconds(search, batches)
+                    seconds.extend(came if length > 5 else [])
+            one, other = (search.recommend_all(visit, 10) for search in searches)
+            found["same"] &= bool((one[0] == other[0]).all() and np.allclose(one[1], other[1], rtol=1e-5, atol=1e-5))
+            without, kept_ms = map(statistics.median, spent)
+            found[name][f"batches_of_{size}"] = {"without_ms": round(without, 2), "with_ms": round(kept_ms, 2)}
+            found[name]["bytes_per_person"] = states.bytes // people
+            states = searches[1].states = PromptStates(1 << 30)
+    return found
+
+
 def main() -> None:
     """Run the parts that were asked for and print them."""
     parser = make_parser(__doc__, own_data=False)
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
-    parser.add_argument("--parts", nargs="+", default=["load", "batching", "updates", "soak"], help="which of the four")
+    parser.add_argument("--parts", nargs="+", default=["load", "batching", "updates", "soak"], help="which of the six")
     parser.add_argument("--updates", type=int, default=None, help="changes of the catalogue (10,000; quick 200)")
     parser.add_argument("--seconds", type=float, default=None, help="length of the soak (300; quick 10)")
     options = parse_options(parser)
@@ -271,6 +340,14 @@ def main() -> None:
         found["updates"] = measure_updates(options.run, options.updates or (200 if quick else 10_000), 20)
     if "soak" in options.parts:
         found["soak"] = measure_soak(options.run, options.seconds or (10 if quick else 300))
+    if {"cost", "returning"} & set(options.parts):
+        run = load_run(options.run)
+        if "cost" in options.parts:
+            found["cost"] = measure_cost(run, 1 if quick else 5)
+        if "returning" in options.parts:
+            found["returning"] = measure_returning(run, BATCH_CLIENTS if quick else 4 * BATCH_CLIENTS)
+            assert found["returning"]["same"]
+    found["load_average"] = os.getloadavg()[0]  # of the machine, at the end
     found["same"] = all(found[part].get(name, 0) == 0 for part in ("load", "updates", "soak") if part in found
                         for name in ("failed", "wrong", "failed_updates"))  # fmt: skip
     print_result(found, options.json)

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shop import client_of, make_run
 
 from catalign.prompting import prompter as prompter_module
 from catalign.serving.live import TEXTS_KEPT
 from catalign.training.run import Run
-from shop import client_of, make_run
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def metric(text: str, name: str) -> float:
 
 def test_returning_users_get_the_same_answers_through_changes(run: Run) -> None:
     ids = [f"i{number:03}" for number in range(1, 9)]
-    with client_of({"msl": run}) as (plain, _), client_of({"msl": run}, prompt_cache_mb=8) as (kept, service):
+    with client_of({"msl": run}) as (plain, _), client_of({"msl": run}, prompt_cache_mb=8) as (kept, _):
         for visit in range(2, 7):
             if visit == 4:  # item i002 leaves and comes again with another title
                 change = {"retire": ["i002"], "add": [{"item_id": "i002", "title": "golden ladder"}]}

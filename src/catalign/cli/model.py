@@ -1,4 +1,4 @@
-"""`catalign model`: make the embedded model, give a run another catalogue."""
+"""`catalign model`: make the embedded model, give a run another catalogue, export it."""
 
 import signal
 from pathlib import Path
@@ -10,7 +10,7 @@ from catalign.errors import UserError
 from catalign.progress import console
 
 app = typer.Typer(
-    help="Make language models that need no download, and give runs a new catalogue.", no_args_is_help=True
+    help="Make language models that need no download, give runs a new catalogue, export them.", no_args_is_help=True
 )
 
 
@@ -83,3 +83,36 @@ def recatalogue(
         f"{output or run}: {change.items:,} items, {change.added:,} new, {change.removed:,} gone, "
         f"{change.retitled:,} with another title{dropped}"
     )
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run folder made by catalign train.")],
+    output: Annotated[Path, typer.Option(help="The folder to make.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+) -> None:
+    """Write a run as a plain Hugging Face folder with a model card: adapter merged, no path of this machine.
+
+    Other programs load it as a causal language model; catalign serve and Recommender.load take it as a run.
+
+    catalign model export runs/msl --output exported
+    """
+    from catalign.export.folder import export_run
+
+    exported = export_run(run, output, overwrite=overwrite)
+    typer.echo(f"{output}: {exported.checkpoint}, {len(exported.catalogue):,} items; read {output / 'README.md'}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="A folder made by catalign model export.")],
+    repository: Annotated[str, typer.Argument(help="Where to, on the Hugging Face hub: OWNER/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
+) -> None:
+    """Upload an exported model, its catalogue among it, to the Hugging Face hub.
+
+    catalign model push exported me/shop-recommender --private
+    """
+    from catalign.export.hub import push_folder
+
+    typer.echo(push_folder(folder, repository, private=private))

@@ -1,7 +1,7 @@
 """Texts that grow as branches behind prompts that were read once.
 
-Every user has a row of slots (`prompts.py`): those of the prompt, then those of all tokens that were appended behind it.
-A mask tells which of them each branch sees: the prompt and its own ancestors.
+Every user has a row of slots (`prompts.py`): those of the prompt, then those of all tokens that were appended behind
+it. A mask tells which of them each branch sees: the prompt and its own ancestors.
 
 Legend: B users, W branches of a user, T prompt slots, G slots appended to them, L tokens of a branch, X all slots,
 H width.

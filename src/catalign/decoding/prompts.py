@@ -229,9 +229,7 @@ def _read_further(
     step_M = torch.arange(token_BM.shape[1], device=device)
     seen_BT = torch.arange(int(known.max()), device=device) < known_B[:, None]
     own_MM = step_M <= step_M[:, None]
-    mask_BMX = torch.cat(
-        [seen_BT[:, None].expand(-1, len(step_M), -1), own_MM.expand(len(rest), -1, -1)], dim=2
-    )
+    mask_BMX = torch.cat([seen_BT[:, None].expand(-1, len(step_M), -1), own_MM.expand(len(rest), -1, -1)], dim=2)
     hidden_BMH = _decode(
         model, Cache(layers=[*slots]), token_BM, known_B[:, None] + step_M, model.attention_mask(mask_BMX[:, None])
     )

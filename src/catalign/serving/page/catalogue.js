@@ -50,5 +50,5 @@ export function fieldsOf(item) {
     const cut = text.length > LONGEST_FIELD ? `${text.slice(0, LONGEST_FIELD)}…` : text;
     return make("span", { class: "field" }, make("span", { class: "name" }, name), " ", make("bdi", {}, cut));
   });
-  return make("span", { class: "fields" }, shown);
+  return make("span", { class: "fields" }, shown.flatMap((field) => [field, " "]));
 }

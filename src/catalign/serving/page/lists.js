@@ -92,19 +92,22 @@ function row(question, list, item, rank, { marks, largest }, acts) {
       "div",
       { class: "row" },
       make("span", { class: "rank", "aria-hidden": "true" }, String(rank)),
-      make("div", { class: "what" }, titled(item.title), fieldsOf(itemOf(item.item_id))),
-      marks && mark(item, rank, marks),
+      make("div", { class: "what" }, titled(item.title), marks && mark(item, rank, marks), fieldsOf(itemOf(item.item_id))),
       make("span", { class: "probability" }, unseen("probability "), probability(item.probability)),
-      measured(make("span", { class: "share", "aria-hidden": "true" }), "length", item.probability / largest),
       make(
         "div",
-        { class: "acts" },
-        button(["Why?", unseen(` ${item.title}`)], () => (open ? acts.explain(null) : explain()), {
-          "aria-expanded": String(open), "aria-controls": open ? id : null, "data-key": `why:${list.run}:${item.item_id}`,
-        }),
-        button(["Add", unseen(` ${item.title} to what the person has`)], () => acts.add(item.item_id), {
-          "data-key": `add:${list.run}:${rank}`,
-        }),
+        { class: "below" },
+        measured(make("span", { class: "share", "aria-hidden": "true" }), "length", item.probability / largest),
+        make(
+          "div",
+          { class: "acts" },
+          button(["Why?", unseen(` ${item.title}`)], () => (open ? acts.explain(null) : explain()), {
+            "aria-expanded": String(open), "aria-controls": open ? id : null, "data-key": `why:${list.run}:${item.item_id}`,
+          }),
+          button(["Add", unseen(` ${item.title} to what the person has`)], () => acts.add(item.item_id), {
+            "data-key": `add:${list.run}:${rank}`,
+          }),
+        ),
       ),
     ),
     open ? make("div", { id }, explanation(question, list, item, explain)) : null,

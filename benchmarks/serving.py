@@ -173,8 +173,8 @@ def measure_batching(run: Path, answers: int, rounds: int) -> dict[str, Any]:
     return {"ratio": round(statistics.median(ratios), 2), "ratios": [round(ratio, 2) for ratio in ratios], **found}
 
 
-async def _change(port: int, run: Path, updates: int, rebuilding: int) -> dict[str, Any]:
-    """Clients ask while others change the catalogue, each of them items of its own."""
+async def _change(port: int, run: Path, updates: int, rebuilding: int, seconds: float) -> dict[str, Any]:
+    """Clients ask while others change the catalogue, each of them items of its own; after `seconds` they stop."""
     ids = Catalogue.load(run / CATALOGUE).item_ids
     log: list[tuple[int, str, bool]] = []  # version, item, whether it may be recommended from then on
     answers: list[tuple[int, list[str]]] = []
@@ -191,6 +191,8 @@ async def _change(port: int, run: Path, updates: int, rebuilding: int) -> dict[s
         new = f"new-{changer}"
         is_new = False
         for number in left:
+            if time.perf_counter() - started > seconds:
+                break
             if number % rebuilding == 0:
                 item, opens = new, not is_new
                 added = [{"item_id": new, "title": f"{new} of the shop"}]
@@ -212,7 +214,8 @@ async def _change(port: int, run: Path, updates: int, rebuilding: int) -> dict[s
     await asyncio.gather(*map(change, range(CHANGERS)))
     tally = await asking
     return {
-        "updates": updates, "rebuilding": len(range(0, updates, rebuilding)), "failed_updates": state["failed"],
+        "updates": len(log), "rebuilding": sum(item.startswith("new-") for _, item, _ in log),
+        "failed_updates": state["failed"],
         "versions": max(version for version, _, _ in log), "seconds": round(time.perf_counter() - started, 1),
         "wrong": _wrong(ids, log, answers), "versions_asked": len({version for version, _ in answers}),
         **tally.summary(),
@@ -232,10 +235,10 @@ def _wrong(ids: list[str], log: list[tuple[int, str, bool]], answers: list[tuple
     return wrong
 
 
-def measure_updates(run: Path, updates: int, rebuilding: int) -> dict[str, Any]:
+def measure_updates(run: Path, updates: int, rebuilding: int, seconds: float) -> dict[str, Any]:
     """Changes during load; every `rebuilding`-th adds or retires an item, the others change availability."""
     with server(run) as (port, _):
-        return asyncio.run(_change(port, run, updates, rebuilding))
+        return asyncio.run(_change(port, run, updates, rebuilding, seconds))
 
 
 async def _soak(port: int, pid: int, run: Path, seconds: float) -> dict[str, Any]:
@@ -327,7 +330,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
     parser.add_argument("--parts", nargs="+", default=["load", "batching", "updates", "soak"], help="which of the six")
     parser.add_argument("--updates", type=int, default=None, help="changes of the catalogue (10,000; quick 200)")
-    parser.add_argument("--seconds", type=float, default=None, help="length of the soak (300; quick 10)")
+    parser.add_argument(
+        "--seconds", type=float, default=None, help="length of the soak (300; quick 10); most for updates"
+    )
     options = parse_options(parser)
     quick = options.quick
     found: dict[str, Any] = {}
@@ -337,7 +342,8 @@ def main() -> None:
         found["batching"] = measure_batching(options.run, 300 if quick else 1500, 3 if quick else 5)
         found["ratio"] = found["batching"]["ratio"]
     if "updates" in options.parts:
-        found["updates"] = measure_updates(options.run, options.updates or (200 if quick else 10_000), 20)
+        most = options.updates or (200 if quick else 10_000)
+        found["updates"] = measure_updates(options.run, most, 20, options.seconds or float("inf"))
     if "soak" in options.parts:
         found["soak"] = measure_soak(options.run, options.seconds or (10 if quick else 300))
     if {"cost", "returning"} & set(options.parts):

@@ -21,6 +21,8 @@ GIVES = {  # what each optional part of the package is for
     "serve": "the HTTP service (catalign serve)",
     "sql": "tables of PostgreSQL and SQLite (catalign data prepare --connection)",
     "report": "the HTML report of runs (catalign report)",
+    "quantize": "frozen weights in eight or four bits on a GPU (catalign train --quantize)",
+    "cluster": "batch recommendation on several machines (catalign recommend --engine ray)",
     "fuzz": "the search for inputs that break the importer (make fuzz)",
     "dev": "the test suite and the checks (make test, make check)",
 }

@@ -62,7 +62,7 @@ class LogFile(TrainerCallback):
 
 
 class LiveLine(TrainerCallback):
-    """A progress bar with the running loss and the last validation."""
+    """A progress bar with the running loss, windows a second, most memory so far, and the last validation."""
 
     def __init__(self, progress: Progress, description: str) -> None:
         self.progress = progress
@@ -83,7 +83,8 @@ class LiveLine(TrainerCallback):
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]
         if "loss" in logs:
-            self.loss = f"loss {logs['loss']:.3f}"
+            memory = logs.get("memory/device_gb", logs["memory/resident_gb"])
+            self.loss = f"loss {logs['loss']:.3f}, {logs['speed/windows_per_second']:,.0f} windows/s, {memory:.1f} GB"
         if "eval_ndcg@10" in logs:
             self.validation = f", valid NDCG@10 {logs['eval_ndcg@10']:.4f}"
 

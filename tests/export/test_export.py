@@ -63,12 +63,13 @@ def test_the_card_is_one_for_the_hub(run: Path, exported: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     assert card.data.library_name == "transformers" and card.data.model_name == "adapted"
     assert card.data.base_model is None  # a folder is no name on the hub
-    metrics = json.loads((run / "evaluations" / "test-all" / "metrics.json").read_text())
+    (evaluation,) = (run / "evaluations").iterdir()
+    metrics = json.loads((evaluation / "metrics.json").read_text())
     results = {result.metric_type: result for result in card.data.eval_results or []}
     assert results["ndcg@10"].metric_value == pytest.approx(metrics["ndcg@10"])
     assert results["ndcg@10"].metric_args["ci95"] == pytest.approx(metrics["ci95"]["ndcg@10"])
     assert results["ndcg@10"].dataset_split == "test"
-    assert "| test-all | 20 | NDCG@10 |" in card.text
+    assert f"| {evaluation.name} | 20 | NDCG@10 |" in card.text
     prompt = load_run(run).prompter.prompt([0, 1])
     assert load_run(run).model.tokenizer.decode(prompt) in card.text and f"are {len(prompt)} tokens" in card.text
     assert "LoRA of rank 8, merged" in card.text

@@ -115,7 +115,7 @@ def _filter(catalogue: Catalogue, text: str) -> tuple[str | None, str | None]:
         what = "no object of columns with values, lists or ranges" if isinstance(error, ValidationError) else "no JSON"
         return None, f"is {what}: {text[:_SHOWN]}"
     except UserError as error:
-        return None, str(error)
+        return None, str(error).removeprefix("filters").lstrip(",: ")
     return filter_key(filters) if filters else None, None
 
 

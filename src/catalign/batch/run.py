@@ -14,6 +14,7 @@ from catalign.batch.folder import REJECTS, BatchFolder
 from catalign.batch.requests import Rejects, RequestReader, input_files, read_named_items
 from catalign.batch.settings import ADDED, BatchSettings
 from catalign.catalogue.catalogue import Catalogue
+from catalign.data.streams import reading
 from catalign.errors import UserError
 from catalign.files import read_json, sha256_of, whole_folder
 from catalign.processes import from_main, join_processes, wait_for_all
@@ -114,14 +115,19 @@ def _check_settings(settings: BatchSettings, catalogue: Catalogue) -> None:
 
 def _facts(run: Path, catalogue: Catalogue, files: list[Path], settings: BatchSettings) -> dict[str, Any]:
     """What tells this batch from any other."""
-    digest = hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+    digest = hashlib.sha256("".join(map(_digest, files)).encode()).hexdigest()
     return {
         "run": f"{run.resolve().name} of {read_json(run / PROVENANCE)['started']}",
         "catalogue": catalogue.digest[:12],
         "input": f"{len(files)} files {digest[:12]}",
-        "catalogues": {name: sha256_of(path)[:12] for name, path in settings.catalogues.items()},
+        "catalogues": {name: _digest(path)[:12] for name, path in settings.catalogues.items()},
         **settings.facts(),
     }
+
+
+def _digest(path: Path) -> str:
+    with reading(path):
+        return sha256_of(path)
 
 
 def _check_input(
@@ -131,9 +137,6 @@ def _check_input(
     named = {name: read_named_items(path, catalogue) for name, path in settings.catalogues.items()}
     rejects = Rejects(folder.path / REJECTS, skip=settings.bad_rows == "skip")
     reader = RequestReader(catalogue, settings, settings.catalogues, rejects)
-    unread = reader.unread(files[0])
-    if unread:
-        console.print(f"Columns that are not read: {', '.join(unread)}", markup=False)
     catalogues = pl.DataFrame(
         {"name": list(named), "items": list(named.values())}, schema={"name": pl.String, "items": pl.List(pl.UInt32)}
     )
@@ -150,6 +153,9 @@ def _check_input(
                 progress.advance(task)
 
         folder.stage(facts, requests(), rejects, catalogues, settings.part_rows)
+    unread = reader.unread(files[0])
+    if unread:
+        console.print(f"Columns that nobody reads: {', '.join(unread)}", markup=False)
 
 
 def _answer(plan: Plan, engine: Engine) -> None:

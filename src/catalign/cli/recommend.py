@@ -184,9 +184,10 @@ def _named(catalogues: list[str]) -> dict[str, Path]:
     named = {}
     for text in catalogues:
         name, equals, file = text.partition("=")
-        if not (name and equals and file) or name in named:
-            what = f"{name!r} is named twice" if name in named else f"{text!r} is no NAME=FILE"
-            raise UserError(what, where="--catalogue")
+        if not (name and equals and file):
+            raise UserError(f"{text!r} is no NAME=FILE", where="--catalogue")
+        if name in named:
+            raise UserError(f"{name!r} is named twice", where="--catalogue")
         named[name] = Path(file)
     return named
 

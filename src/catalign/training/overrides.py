@@ -34,7 +34,8 @@ def override(fields: dict[str, Any], assignments: Sequence[str], stage: str | No
         UserError: no such key (with the nearest), a value of another type, or a key that stands twice.
     """
     texts = _split(assignments)
-    stage = check_stage(stage or texts.get("stage") or fields.get("stage", "sft"), where="--set stage")
+    named = "--set stage" if "stage" in texts else "stage"
+    stage = check_stage(stage or texts.get("stage") or fields.get("stage", "sft"), where=named)
     changed = copy.deepcopy(fields)
     for key, text in texts.items():
         field = _find(RECIPES[stage], key)

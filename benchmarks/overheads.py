@@ -2,8 +2,8 @@
 
 Every way is trained in turn, round after round, on a made-up world with an embedded model. Compared is the processor
 time of the training alone (without loading), which others on the machine do not lengthen; the share is that of the
-plain way in the same round; shown are the medians over the rounds and their range. What the end of an epoch costs, where
-every way makes a checkpoint, is taken from the phases of the plain way, by the clock.
+plain way in the same round; shown are the medians over the rounds and their range. What the end of an epoch costs,
+where every way makes a checkpoint, is taken from the phases of the plain way, by the clock.
 
     python -m benchmarks.overheads --quick --json
 """

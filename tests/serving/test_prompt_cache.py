@@ -23,7 +23,8 @@ def metric(text: str, name: str) -> float:
 
 def test_returning_users_get_the_same_answers_through_changes(run: Run) -> None:
     ids = [f"i{number:03}" for number in range(1, 9)]
-    with client_of({"msl": run}) as (plain, _), client_of({"msl": run}, prompt_cache_mb=8) as (kept, _):
+    plainly, keeping = client_of({"msl": run}, prompt_cache_mb=0), client_of({"msl": run}, prompt_cache_mb=8)
+    with plainly as (plain, _), keeping as (kept, _):
         for visit in range(2, 7):
             if visit == 4:  # item i002 leaves and comes again with another title
                 change = {"retire": ["i002"], "add": [{"item_id": "i002", "title": "golden ladder"}]}

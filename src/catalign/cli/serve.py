@@ -32,7 +32,7 @@ def serve(
     max_k: Annotated[int, typer.Option(min=1, help="Most items asked for at once.")] = 100,
     prompt_cache_mb: Annotated[
         float, typer.Option(min=0, help="Memory for prompts of before, so that returning users wait less; 0: none.")
-    ] = 0.0,
+    ] = 128.0,
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Web pages of this origin may call the service; repeat it.")
     ] = None,

@@ -25,6 +25,6 @@ class ServiceSettings:
     timeout_s: float = 10.0
     max_body_bytes: int = 1 << 20
     max_k: int = 100
-    prompt_cache_mb: float = 0.0
+    prompt_cache_mb: float = 128.0
     cors_origins: tuple[str, ...] = ()
     log_histories: bool = False

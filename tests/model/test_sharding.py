@@ -14,6 +14,7 @@ from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import Lora, add_lora, load_weights, save_weights
 from catalign.model.sharding import (
+    check_shardable,
     cut_optimizer_state,
     gathered,
     gathered_weights,
@@ -117,4 +118,4 @@ def test_quantised_weights_are_refused() -> None:
     module = nn.Module()
     module.weight = nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(UserError, match="quantised"):
-        shard(module, set())
+        check_shardable(module)

@@ -22,22 +22,25 @@ from catalign.errors import UserError
 from catalign.processes import count, is_main
 
 
+def check_shardable(module: nn.Module) -> None:
+    """Refuse weights that cannot be cut.
+
+    Raises:
+        UserError: they are no floating-point numbers, but quantised.
+    """
+    if not all(parameter.is_floating_point() for parameter in module.parameters()):
+        mend = "leave --quantize out, or start plain data parallel (recipes/accelerate/ddp.yaml)"
+        raise UserError("quantised weights are not cut into parts", where="FSDP", mend=mend)
+
+
 def shard(module: nn.Module, layer_classes: set[str]) -> None:
     """Cut the weights of a module, which are the same in all processes, and leave each process its part.
 
     Args:
         module: the root; whatever reads its weights does so inside its forward pass or in `whole_weights`.
         layer_classes: names of the classes of the layers that are gathered one by one.
-
-    Raises:
-        UserError: weights that are no floating-point numbers (quantised ones).
     """
-    parameters = list(module.parameters())
-    if not all(parameter.is_floating_point() for parameter in parameters):
-        raise UserError(
-            "quantised weights are not cut into parts", where="FSDP", mend="choose plain data parallel (--multi_gpu)"
-        )
-    mesh = init_device_mesh(parameters[0].device.type, (count(),))
+    mesh = init_device_mesh(next(module.parameters()).device.type, (count(),))
     for layer in [part for part in module.modules() if type(part).__name__ in layer_classes]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
     fully_shard(module, mesh=mesh, reshard_after_forward=False)

@@ -22,7 +22,8 @@ from catalign.errors import UserError
 from catalign.files import disk_error, read_json, to_disk, whole_file, write_json
 from catalign.model.language_model import LanguageModel
 from catalign.model.loading import load_language_model, load_trained, save_weights
-from catalign.processes import count, is_main, wait_for_all
+from catalign.model.sharding import check_shardable
+from catalign.processes import count, is_main, shards, wait_for_all
 from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
@@ -175,8 +176,11 @@ def start_run(
     processes the main one writes, when all have checked what they find and before any goes on.
 
     Raises:
-        UserError: with `resume`, the file of the item embeddings holds others by now; or the folder cannot be written.
+        UserError: with `resume`, the file of the item embeddings holds others by now; the folder cannot be written; or
+            the weights are to be cut into parts and cannot.
     """
+    if shards():
+        check_shardable(model)
     wait_for_all()
     if is_main():
         _write_start(folder, recipe, catalogue, template, model, resume)

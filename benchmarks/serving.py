@@ -294,7 +294,7 @@ def measure_cost(run: Run, rounds: int) -> dict[str, Any]:
     return {"processor_ms": {size: round(spent, 2) for size, spent in found.items()}, "ratio": round(ratio, 2)}
 
 
-def measure_returning(run: Run, people: int) -> dict[str, Any]:
+def measure_returning(run: Run, people: int, visits: int) -> dict[str, Any]:
     """Processor time of people who come back, one request after the other and 32 together."""
     found: dict[str, Any] = {"same": True}
     for name in dict.fromkeys((run.prompter.template.name, "instruction")):
@@ -309,12 +309,12 @@ def measure_returning(run: Run, people: int) -> dict[str, Any]:
         found[name] = {"prompt_tokens": round(float(tokens), 1)}
         for size in (1, BATCH_CLIENTS):
             spent: list[list[float]] = [[], []]
-            for length in range(5, 11):  # each person comes six times; the first visit is not counted
+            for length in range(11 - visits, 11):  # the first visit is not counted
                 visit = [history[:length] for history in whole]
                 batches = [visit[start : start + size] for start in range(0, people, size)]
                 for search, seconds in zip(searches, spent, strict=True):
                     came = _processor_seconds(search, batches)
-                    seconds.extend(came if length > 5 else [])
+                    seconds.extend(came if length > 11 - visits else [])
             one, other = (search.recommend_all(visit, 10) for search in searches)
             found["same"] &= bool((one[0] == other[0]).all() and np.allclose(one[1], other[1], rtol=1e-5, atol=1e-5))
             without, kept_ms = map(statistics.median, spent)
@@ -351,7 +351,9 @@ def main() -> None:
         if "cost" in options.parts:
             found["cost"] = measure_cost(run, 1 if quick else 5)
         if "returning" in options.parts:
-            found["returning"] = measure_returning(run, BATCH_CLIENTS if quick else 4 * BATCH_CLIENTS)
+            found["returning"] = measure_returning(
+                run, BATCH_CLIENTS if quick else 4 * BATCH_CLIENTS, 2 if quick else 6
+            )
             assert found["returning"]["same"]
     found["load_average"] = os.getloadavg()[0]  # of the machine, at the end
     found["same"] = all(found[part].get(name, 0) == 0 for part in ("load", "updates", "soak") if part in found

@@ -97,7 +97,7 @@ def test_train_says_what_is_wrong(place: Path, options: list[object], words: str
         ("validation: {patience: 0}", "validation.patience is 0"),
         ("epochs: ten", "epochs is ten; it should be a valid integer"),
         ("history: 3", "r.yaml: history: a mapping of names to values is expected"),
-        ("stage: [sft]", "stage: no such stage: ['sft']; choose from sft, soft, preference"),
+        ("stage: [sft]", "stage: no such stage: ['sft']; did you mean sft?"),
         ("seed: 1\nseed: 2", "r.yaml: is not YAML (seed stands twice in line 1 and below)"),
         ("seed: !!int x", "r.yaml: is not YAML"),
         ("- 1", "r.yaml: is not a recipe"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from catalign.errors import UserError
-from catalign.training.run import load_run, source_state
+from catalign.training.run import load_run
 from toy import works
 
 
@@ -51,8 +51,3 @@ def test_a_run_with_a_file_missing_is_told(toy_run: Path, tmp_path: Path, file: 
     (tmp_path / "run" / file).unlink()
     with pytest.raises(UserError, match=file.rsplit("/")[-1]):
         load_run(tmp_path / "run")
-
-
-def test_the_source_is_named() -> None:
-    state = source_state()
-    assert state is None or len(state.removesuffix("+changes")) >= 7

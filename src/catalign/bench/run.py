@@ -22,7 +22,7 @@ from catalign.errors import UserError
 from catalign.files import whole_file, write_json
 from catalign.progress import console
 from catalign.training.recipe import choose_from
-from catalign.training.run import source_state
+from catalign.version import source_state
 
 
 def run_suite(

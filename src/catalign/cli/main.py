@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-import catalign
 from catalign.cli import baseline, data, model
 from catalign.cli.bench import bench
 from catalign.cli.compare import compare
@@ -23,6 +22,7 @@ from catalign.cli.report import report
 from catalign.cli.serve import serve
 from catalign.cli.train import train
 from catalign.errors import UserError
+from catalign.version import version
 
 app = typer.Typer(
     name="catalign",
@@ -50,13 +50,15 @@ app.command()(doctor)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"catalign {catalign.__version__}")
+        typer.echo(f"catalign {version()}")
         raise typer.Exit
 
 
 @app.callback()
 def start(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version and commit.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log what happens inside.")] = False,
 ) -> None:
     """Fine-tune a language model to recommend from your own catalogue."""

@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from catalign.prompting.histories import LAST_TEN, HistoryRule
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import Template, load_template
 from catalign.training.recipe import AnyRecipe, Recipe, load_recipe, make_recipe
+from catalign.version import source_state
 
 RECIPE, PROVENANCE, TEMPLATE, CATALOGUE, CHECKPOINTS = (
     "recipe.yaml", "provenance.json", "template.json", "catalogue", "checkpoints",
@@ -270,18 +270,3 @@ def provenance(recipe: AnyRecipe) -> dict[str, Any]:
         "seed": recipe.seed,
         "dataset": read_json(recipe.dataset / "dataset.json"),
     }
-
-
-def source_state() -> str | None:
-    """The commit of the source that runs, `+changes` if it was edited; None for an installed package."""
-    root = Path(catalign.__file__).parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+changes"],
-            cwd=root, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()

@@ -362,13 +362,13 @@ def test_a_link_shows_the_same_to_somebody_else(shop: Served, visit: Any) -> Non
     expect(again.get_by_role("checkbox", name=COLOURS[0])).to_be_checked()
 
 
-@pytest.mark.parametrize(
-    "fragment", ["filters=[", "filters=null&k=x", 'filters={"colour":{"min":"a"}}&why=', "%%%", "item="]
-)
-def test_a_broken_link_is_an_empty_question(shop: Served, visit: Any, fragment: str) -> None:
-    page = visit(f"{shop.address}#{fragment}")
-    expect(page.locator("#lists")).to_contain_text("Nothing to go by yet")
-    expect(page.get_by_label("How many")).to_have_value("10")
+def test_a_broken_link_is_an_empty_question(shop: Served, visit: Any) -> None:
+    page = visit(shop.address)
+    for fragment in ("filters=[", "filters=null&k=x", 'filters={"colour":{"min":"a"}}&why=', "%%%", "item="):
+        page.goto(f"{shop.address}#{fragment}")
+        page.reload()
+        expect(page.locator("#lists")).to_contain_text("Nothing to go by yet")
+        expect(page.get_by_label("How many")).to_have_value("10")
 
 
 # Titles are data
@@ -608,7 +608,9 @@ def test_axe_finds_nothing(shop: Served, visit: Any) -> None:
     page.get_by_role("combobox", name="Add an item by its title").fill("lamp")
     options(page).first.wait_for()
     check(page)
-    filters = json.dumps({"maker": ["Maker 01 & Sons"], "colour": list(COLOURS), "price": {"min": 1}})
+    filters = json.dumps(
+        {"maker": [f"Maker {number:02d} & Sons" for number in range(16)], "colour": list(COLOURS), "price": {"min": 1}}
+    )
     page = visit(shop.at("nobody", "i001", "i012", beside="dmpo", filters=filters))
     expect(page.locator("#lists .notice").first).to_contain_text("Left aside")
     results(page).first.get_by_role("button", name="Why?").click()

@@ -65,7 +65,7 @@ function boxes(column, condition, changed) {
         changed(chosen.size ? [...chosen] : null);
       },
     });
-    return make("label", { class: "box" }, box, make("bdi", {}, String(value)), make("span", { class: "soft" }, ` ${count(items)}`));
+    return make("label", { class: "box" }, box, make("bdi", {}, String(value)), noteOf(items));
   });
 }
 

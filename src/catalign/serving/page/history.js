@@ -29,7 +29,8 @@ export function drawHistory(container, history, change) {
     const title = titleOf(id);
     const act = (kind, sign, action, disabled = false) =>
       button(sign, action, {
-        class: "small", disabled, title: `Move ${kind}`, "aria-label": `Move ${title} ${kind}`, "data-key": `${kind}:${place}`,
+        class: "small", disabled, title: `Move ${kind}`, "aria-label": `Move ${title} ${kind}`,
+        "data-key": `${kind}:${place}`,
       });
     return make(
       "li",

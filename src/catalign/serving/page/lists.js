@@ -6,6 +6,8 @@ import { counted, milliseconds, probability } from "./numbers.js";
 import { troubleOf } from "./trouble.js";
 import { explanation } from "./why.js";
 
+const SKIPPED = "Left aside, because the catalogue does not have them";
+
 /**
  * Draw lists of recommendations.
  *
@@ -38,10 +40,11 @@ function paired(both) {
 }
 
 function difference([first, second], [before, after]) {
-  const both = second.items.filter(({ item_id: id }) => before.has(id)).map(({ item_id: id }) => before.get(id) - after.get(id));
+  const shared = [...after.keys()].filter((id) => before.has(id));
+  const both = shared.map((id) => before.get(id) - after.get(id));
   const moved = (test) => both.filter(test).length;
   const most = Math.max(first.items.length, second.items.length);
-  if (both.length === most && moved((by) => by !== 0) === 0) return `Both runs give the same ${counted(most, "item")} in the same order.`;
+  if (moved((by) => by === 0) === most) return `Both runs give the same ${counted(most, "item")} in the same order.`;
   const parts = [
     `${moved((by) => by > 0)} higher`, `${moved((by) => by < 0)} lower`, `${moved((by) => by === 0)} at the same place`,
   ];
@@ -62,7 +65,7 @@ function drawList(question, list, named, scale, acts) {
     { class: "list", "aria-label": list.run },
     heading,
     make("p", { class: "soft status" }, said),
-    list.skipped.length ? make("p", { class: "notice" }, `Left aside, because the catalogue does not have them: ${list.skipped.join(", ")}.`) : null,
+    list.skipped.length ? make("p", { class: "notice" }, `${SKIPPED}: ${list.skipped.join(", ")}.`) : null,
     list.note ? noteOf(question, list, acts) : null,
     rows.length ? make("ol", { class: "results" }, rows) : null,
   );
@@ -102,7 +105,8 @@ function row(question, list, item, rank, { marks, largest }, acts) {
           "div",
           { class: "acts" },
           button(["Why?", unseen(` ${item.title}`)], () => (open ? acts.explain(null) : explain()), {
-            "aria-expanded": String(open), "aria-controls": open ? id : null, "data-key": `why:${list.run}:${item.item_id}`,
+            "aria-expanded": String(open), "aria-controls": open ? id : null,
+            "data-key": `why:${list.run}:${item.item_id}`,
           }),
           button(["Add", unseen(` ${item.title} to what the person has`)], () => acts.add(item.item_id), {
             "data-key": `add:${list.run}:${rank}`,
@@ -117,11 +121,14 @@ function row(question, list, item, rank, { marks, largest }, acts) {
 /** Where the item stands in the other list. */
 function mark(item, rank, { run, places, arrows }) {
   const there = places.get(item.item_id);
-  if (there === undefined) return make("span", { class: "mark only" }, "only here", unseen(`, not among the first ${places.size} of ${run}`));
+  if (there === undefined) {
+    return make("span", { class: "mark only" }, "only here", unseen(`, not among the first ${places.size} of ${run}`));
+  }
   if (!arrows) return null;
   const by = there - rank;
   if (by === 0) return make("span", { class: "mark" }, "=", unseen(` the same place as in ${run}`));
   const [sign, word] = by > 0 ? ["▲", "higher"] : ["▼", "lower"];
-  const words = ` ${counted(Math.abs(by), "place")} ${word} than in ${run}`;
-  return make("span", { class: `mark ${by > 0 ? "up" : "down"}`, title: `number ${there} in ${run}` }, `${sign} ${Math.abs(by)}`, unseen(words));
+  const words = unseen(` ${counted(Math.abs(by), "place")} ${word} than in ${run}`);
+  const looks = { class: `mark ${by > 0 ? "up" : "down"}`, title: `number ${there} in ${run}` };
+  return make("span", looks, `${sign} ${Math.abs(by)}`, words);
 }

@@ -83,8 +83,8 @@ async function answer() {
     if (signal.aborted) return;
     lists = found;
     draw();
-    const said = lists.map((list) => list.problem?.words ?? `${counted(list.items.length, "recommendation")} of ${list.run}`);
-    announce(said.join("; "));
+    const heard = (list) => list.problem?.words ?? `${counted(list.items.length, "recommendation")} of ${list.run}`;
+    announce(lists.map(heard).join("; "));
   } catch (problem) {
     if (problem.name !== "AbortError") show(troubleOf(problem, [button("Try again", answer)]));
   } finally {
@@ -95,7 +95,8 @@ async function answer() {
 async function recommendations(run, signal) {
   try {
     const { answer: found, milliseconds } = await ask("v1/recommend", { body: bodyFor(run), signal });
-    return { run, items: found.items, note: found.note, skipped: found.skipped, version: found.catalogue_version, milliseconds };
+    const { items, note, skipped, catalogue_version: version } = found;
+    return { run, items, note, skipped, version, milliseconds };
   } catch (problem) {
     if (problem.name === "AbortError") throw problem;
     return { run, problem };
@@ -110,19 +111,21 @@ function draw() {
   const body = JSON.stringify(bodyFor(lists[0].run)).replaceAll("'", "'\\''");
   const key = hasKey() ? " -H 'authorization: Bearer KEY'" : "";
   const address = new URL("v1/recommend", location.href.split("#")[0]);
-  command.querySelector("pre").textContent = `curl -s ${address}${key} -H 'content-type: application/json' \\\n  -d '${body}'`;
+  const json = "-H 'content-type: application/json'";
+  command.querySelector("pre").textContent = `curl -s ${address}${key} ${json} \\\n  -d '${body}'`;
 }
 
 /** Nothing was chosen yet: say so, and offer a few items to begin with. */
 async function begin(signal) {
   at("command").hidden = true;
-  const words = make("p", {}, "Nothing to go by yet. Search for an item that the person has: the recommendations follow from it.");
+  const words = make("p", {}, "Nothing to go by yet. Search for an item that the person has.");
   show(words);
   try {
-    const popular = (await findItems("", signal, BEGINNINGS)).map((item) => button(titled(item.title), () => add(item.item_id)));
-    if (!signal.aborted) {
-      show(words, make("p", { class: "soft" }, "Or begin with one of these, which many people had in training:"), make("div", { class: "offers" }, popular));
-    }
+    const popular = await findItems("", signal, BEGINNINGS);
+    if (signal.aborted) return;
+    const offers = popular.map((item) => button(titled(item.title), () => add(item.item_id)));
+    const among = make("p", { class: "soft" }, "Or begin with one of these, which many people had in training:");
+    show(words, among, make("div", { class: "offers" }, offers));
   } catch (problem) {
     if (problem.name !== "AbortError") show(words, troubleOf(problem, [button("Try again", answer)]));
   }
@@ -141,7 +144,8 @@ async function load() {
   forgetItems();
   forgetExplanations();
   const some = about.available < about.items ? `, ${count(about.available)} available` : "";
-  at("about").textContent = `${counted(about.items, "item")}${some} · catalogue version ${about.catalogue_version} · catalign ${about.version}`;
+  const made = `catalogue version ${about.catalogue_version} · catalign ${about.version}`;
+  at("about").textContent = `${counted(about.items, "item")}${some} · ${made}`;
 }
 
 function drawQuestion() {
@@ -155,7 +159,8 @@ function drawQuestion() {
 function drawAsked() {
   const filters = Object.keys(question.filters).length;
   const runs = question.beside ? "2 runs" : null;
-  at("asked").textContent = [counted(question.k, "item"), runs, filters && counted(filters, "filter")].filter(Boolean).join(", ");
+  const parts = [counted(question.k, "item"), runs, filters && counted(filters, "filter")];
+  at("asked").textContent = parts.filter(Boolean).join(", ");
 }
 
 /** Show the question of the address and answer it. */

@@ -14,7 +14,8 @@ export function drawSettings(container, question, about, change) {
 function howMany(question, about, change) {
   const range = make("span", { id: "k-range", class: "soft" }, `1 to ${count(about.max_k)}`);
   const field = make("input", {
-    id: "k", type: "number", min: 1, max: about.max_k, step: 1, value: question.k, inputmode: "numeric", "aria-describedby": "k-range",
+    id: "k", type: "number", min: 1, max: about.max_k, step: 1, value: question.k, inputmode: "numeric",
+    "aria-describedby": "k-range",
   });
   const tell = delayed(() => {
     field.setAttribute("aria-invalid", String(!field.validity.valid || field.value === ""));

@@ -47,18 +47,20 @@ async function fill(panel, body, drawer) {
 function draw(list, item, insteadOf, contrast, given) {
   return ({ answer, milliseconds: time }) => {
     const moves = answer.contributions.map((part) => ({ ...part, by: insteadOf ? part.contrast : part.moved }));
-    const shown = moves.length < given ? ` The run reads the last ${counted(moves.length, "item")} of ${given}.` : "";
+    const measure = "Each measured by leaving that item out; together they need not add up.";
+    const shown = moves.length < given ? `The run reads the last ${counted(moves.length, "item")} of ${given}.` : "";
     return [
       make("p", {}, ...(insteadOf ? marginOf(answer) : strongest(answer, moves))),
       make("ol", { class: "moves" }, moves.map((part) => bar(part, moves, insteadOf))),
-      make("p", { class: "soft" }, `Each measured by leaving that item out; together they need not add up.${shown} ${milliseconds(time)}`),
+      make("p", { class: "soft" }, `${measure} ${shown} ${milliseconds(time)}`),
       otherItem(list, item, insteadOf, contrast),
     ];
   };
 }
 
 function marginOf({ title, instead_of: other, margin }) {
-  const said = isNothing(margin) ? "is as likely as" : `is ${times(margin)} ${margin > 0 ? "as likely as" : "less likely than"}`;
+  const than = margin > 0 ? "as likely as" : "less likely than";
+  const said = isNothing(margin) ? "is as likely as" : `is ${times(margin)} ${than}`;
   return [titled(title), ` ${said} `, titled(titleOf(other)), ". What each item of the history speaks for:"];
 }
 
@@ -75,8 +77,9 @@ const likely = (by) => `${times(by)} ${by > 0 ? "likelier" : "less likely"}`;
 function bar(part, moves, insteadOf) {
   const longest = Math.max(...moves.map(({ by }) => Math.abs(by)), Math.LN2);
   const way = isNothing(part.by) ? "none" : part.by > 0 ? "up" : "down";
-  const aside = { up: "for this one", down: "for the other" };
-  const words = insteadOf ? (way === "none" ? "for neither" : `${times(part.by)} ${aside[way]}`) : way === "none" ? "nothing" : likely(part.by);
+  const side = { up: "for this one", down: "for the other" };
+  const moved = insteadOf ? `${times(part.by)} ${side[way]}` : likely(part.by);
+  const words = way === "none" ? (insteadOf ? "for neither" : "nothing") : moved;
   return make(
     "li",
     {},

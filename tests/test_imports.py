@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "catalign"
-EVERYBODYS = ("errors", "files", "processes", "progress", "version")
+EVERYBODYS = ("errors", "files", "plugins", "processes", "progress", "version")
 
 
 def allowed_imports() -> dict[str, set[str]]:

@@ -234,7 +234,7 @@ class RunEvaluation:
             raise UserError(
                 "a model folder holds no results", where=self.run.folder, mend="name a folder with --output"
             )
-        return draw.output or self.run.folder / "evaluations" / (name + self._elsewhere)
+        return draw.output or self.run.folder / "evaluations" / (name.replace(":", ".") + self._elsewhere)
 
     def _written(self, name: str, metrics: dict[str, Any], added: Sequence[str] = ()) -> Rows:
         """Write the metrics into the run, if it is one, and return the rows of the table, the floor first.

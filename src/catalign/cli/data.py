@@ -17,13 +17,14 @@ from catalign.cli.data_tables import table_place
 from catalign.data.dataset import Dataset, load_dataset
 from catalign.data.fewshot import DOMAINS
 from catalign.data.inspect import describe
-from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, place_of, recognise, table_source
+from catalign.data.layouts import FEWSHOT, LAYOUTS, WINDOW_LAYOUTS, outside_source, place_of, recognise, table_source
 from catalign.data.options import FewshotOptions, Query, Table, TableOptions, TableSource, WindowOptions
-from catalign.data.prepare import Step, prepare_fewshot, prepare_tables, prepare_windows
+from catalign.data.prepare import Step, prepare_fewshot, prepare_published, prepare_tables, prepare_windows
 from catalign.data.privacy import read_salt
 from catalign.data.store import write_store
 from catalign.data.tables import column_names
 from catalign.errors import UserError
+from catalign.plugins import is_outside
 from catalign.progress import console, results
 
 app = typer.Typer(help="Make, look at and generate dataset folders.", no_args_is_help=True)
@@ -45,7 +46,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to 
 def prepare(
     output: Output,
     folder: Source = None,
-    layout: Annotated[str | None, typer.Option(help=f"Take FOLDER for this layout: {', '.join(LAYOUTS)}.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(help=f"Take FOLDER for this layout: {', '.join(LAYOUTS)}; or a source of your own, MODULE:NAME."),
+    ] = None,
     train_file: Annotated[str | None, typer.Option(help="Training table in FOLDER, if not the usual one.")] = None,
     domain: Annotated[
         str | None, typer.Option(help=f"Which of the few-shot sets in FOLDER: {', '.join(DOMAINS)}.")
@@ -300,6 +304,11 @@ def _prepare_folder(
     step: Step,
     salt: bytes | None,
 ) -> Dataset:
+    if layout is not None and is_outside(layout):
+        _refuse(special, "layouts of our own")
+        return _prepare_outside(
+            folder, layout, general, rules, {"output": output, "overwrite": overwrite, "step": step, "salt": salt}
+        )
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"there is no layout {layout!r}", where="--layout", mend=f"choose from {', '.join(LAYOUTS)}")
     layout = layout or recognise(folder)
@@ -320,6 +329,17 @@ def _prepare_folder(
         return prepare_fewshot(place_of(folder, layout), options, **given)
     source = table_source(folder, layout, name=special.get("name"))
     return prepare_tables(source, TableOptions(**general, **rules), salt=salt, **given)
+
+
+def _prepare_outside(
+    folder: Path, layout: str, general: dict[str, Any], rules: dict[str, Any], given: dict[str, Any]
+) -> Dataset:
+    """Prepare what a source from outside the package makes of a folder."""
+    found = outside_source(folder, layout)
+    if isinstance(found, TableSource):
+        return prepare_tables(found, TableOptions(**general, **rules), **given)
+    _refuse(rules, "tables of interactions; the windows of this folder are cut already")
+    return prepare_published(lambda _: found, layout, WindowOptions(**general), which={}, **given)
 
 
 def _only(options: dict[str, str], name: str) -> dict[str, str]:

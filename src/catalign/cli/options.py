@@ -1,9 +1,11 @@
 """Options that several commands have in common."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
+
+from catalign.plugins import is_outside
 
 Runs = Annotated[
     list[Path], typer.Argument(help="Run folders of catalign train or baseline, or folders of predictions.")
@@ -18,11 +20,31 @@ Embeddings = Annotated[
     Path | None, typer.Option(help="Run whose untuned model embeds the titles, for the diversity of the lists.")
 ]
 DatasetOfRuns = Annotated[Path | None, typer.Option(help="Dataset folder; default that of the first run.")]
+
+
+def _score(text: str) -> str:
+    """Check the name of a score; one from outside the package is imported here, before anything is read."""
+    if is_outside(text):
+        from catalign.decoding.scores import increments_named
+
+        increments_named(text)
+    elif text not in ("valid", "full"):
+        raise typer.BadParameter(f"{text!r} is not valid, full or MODULE:NAME.")
+    return text
+
+
 Score = Annotated[
-    Literal["valid", "full"],
-    typer.Option(help="Softmax over the tokens that continue a title, or over the whole vocabulary."),
-]
+    str,
+    typer.Option(
+        parser=_score, metavar="valid|full|MODULE:NAME",
+        help="Softmax over the tokens that continue a title, over the whole vocabulary, or a score of your own.",
+    ),
+]  # fmt: skip
 ScoreIfGiven = Annotated[
-    Literal["valid", "full"] | None,
-    typer.Option(help="Softmax over the tokens that continue a title (default), or over the whole vocabulary."),
-]
+    str | None,
+    typer.Option(
+        parser=_score, metavar="valid|full|MODULE:NAME",
+        help="Softmax over the tokens that continue a title (default), over the whole vocabulary, or a score of your "
+        "own.",
+    ),
+]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from catalign.cli.options import Score
 from catalign.errors import UserError
 
 BACKLOG = 2048
@@ -36,6 +37,7 @@ def serve(
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Web pages of this origin may call the service; repeat it.")
     ] = None,
+    score: Score = "valid",
     log_histories: Annotated[bool, typer.Option("--log-histories", help="Write what was asked into the log.")] = False,
 ) -> None:
     """Answer over HTTP: recommend, rank, explain, and change the catalogue while it runs.
@@ -59,7 +61,7 @@ def serve(
     settings = ServiceSettings(
         max_wait_ms=max_wait_ms, batch_size=batch_size, queue_size=queue_size, timeout_s=timeout,
         max_body_bytes=max_body, max_k=max_k, prompt_cache_mb=prompt_cache_mb,
-        cors_origins=tuple(cors_origin or ()), log_histories=log_histories,
+        cors_origins=tuple(cors_origin or ()), log_histories=log_histories, score=score,
     )  # fmt: skip
     try:
         import uvicorn

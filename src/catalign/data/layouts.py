@@ -1,10 +1,12 @@
 """Recognising the folders that people come with, and handing them to their source.
 
 `recognise` says which layout a folder is in. A layout is two tables (`table_source`), windows that were cut already
-(`read_windows`), or the few-shot files of DMPO (`fewshot.py`); `docs/data.md` has the list.
+(`read_windows`), or the few-shot files of DMPO (`fewshot.py`); `docs/data.md` has the list. A `Source` from outside
+the package reads what is in none of them.
 """
 
 from pathlib import Path
+from typing import Protocol
 
 from catalign.data.fewshot import ANY_SFT_FILE
 from catalign.data.ledger import Ledger
@@ -12,6 +14,7 @@ from catalign.data.options import TableSource
 from catalign.data.sources import amazon, d3, instructions, lastfm, llara, movielens, msl, recbole, shop, steam
 from catalign.data.sources.window_files import PublishedWindows
 from catalign.errors import UserError
+from catalign.plugins import load
 
 FEWSHOT = "dmpo"
 WINDOW_LAYOUTS = ("msl", "d3", "bigrec", "minionerec", "llara", "instructions")
@@ -28,6 +31,46 @@ _KNOWN = (
     "id2name4Rec.json, info.txt or id2name.txt beside tables of windows; rec_*_sft_ranking.json; instructions as "
     "train.json; ratings.csv with movies.csv; reviews with meta_*; X.inter with X.item; interactions.csv with items.csv"
 )
+
+
+class Source(Protocol):
+    """Reads a folder of some kind; those in `data/sources` that need nothing but the folder are such functions.
+
+    def diary(folder):
+        return TableSource(
+            interactions=Table.of(folder / "plays.csv"), user="listener", item="track", time="at",
+            items=Table.of(folder / "tracks.csv"), item_id="track", title="name",
+        )
+
+    catalign data prepare my/folder --layout my_package.sources:diary --output ds
+    """
+
+    def __call__(self, folder: Path) -> TableSource | PublishedWindows:
+        """Return two tables and what their columns are called, or windows that were cut already.
+
+        Args:
+            folder: what the user named; it need not be there.
+
+        Returns:
+            Tables, which are read, cleaned, filtered and split like any other; or windows, which stay as they are.
+
+        Raises:
+            UserError: something is missing in the folder.
+        """
+
+
+def outside_source(folder: Path, name: str) -> TableSource | PublishedWindows:
+    """What a source from outside the package makes of a folder.
+
+    Raises:
+        UserError: there is no such source, it does not fit the protocol, or the folder does not suit it.
+    """
+    source: Source = load(name, Source, where="--layout")
+    found = source(folder)
+    if not isinstance(found, TableSource | PublishedWindows):
+        mend = "a TableSource or PublishedWindows is expected"
+        raise UserError(f"gives {type(found).__name__}", where=f"--layout {name}", mend=mend)
+    return found
 
 
 def recognise(folder: Path) -> str:

@@ -23,6 +23,7 @@ from catalign.data.options import FewshotOptions, Query, Table, TableOptions, Ta
 from catalign.data.privacy import FINGERPRINT, fingerprint, hash_users
 from catalign.data.published import index_windows, rebuild_interactions
 from catalign.data.rules import FEWSHOT_RULES, ITEM_RULES, RULES, TITLE_RULES, WINDOW_RULES
+from catalign.data.sources.window_files import PublishedWindows
 from catalign.data.splits import chronological, leave_one_out, out_of_time_order
 from catalign.data.tables import CHUNK_ROWS, read_table
 from catalign.data.windows import sliding_windows
@@ -152,13 +153,47 @@ def prepare_windows(
     Raises:
         UserError: a file cannot be read, or a split is empty.
     """
+
+    def read(ledger: Ledger) -> PublishedWindows:
+        return read_windows(folder, layout, ledger, train_file=train_file, name=name)
+
+    which = {"train_file": train_file, "name": name}
+    return prepare_published(read, layout, options, output, which=which, overwrite=overwrite, step=step, salt=salt)
+
+
+def prepare_published(
+    read_published: Callable[[Ledger], PublishedWindows],
+    layout: str,
+    options: WindowOptions,
+    output: Path,
+    *,
+    which: dict[str, str | None],
+    overwrite: bool = False,
+    step: Step = lambda _: None,
+    salt: bytes | None = None,
+) -> Dataset:
+    """Make a dataset folder of windows that are cut already; see `prepare_windows`.
+
+    Args:
+        read_published: reads them; what it drops it counts in the ledger.
+        layout: what the dataset's card says of where they come from.
+        options: the rules.
+        output: the folder to make.
+        which: further options of the reading, for the card.
+        overwrite: replace a folder that is there.
+        step: is told what is being done, for progress.
+        salt: hashes the user ids, see `privacy`; None: they stay as they are.
+
+    Raises:
+        UserError: a file cannot be read, or a split is empty.
+    """
     _check_title_rules(options.without_rules)
     if overwrite:
         _check_replaceable(output)
     ledger = ledger_for(salt)
     with whole_folder(output, overwrite=overwrite) as partial:
         step("reading the windows")
-        published = read_windows(folder, layout, ledger, train_file=train_file, name=name)
+        published = read_published(ledger)
         read = published.windows
         if salt is not None:
             read = read.with_columns(hash_users(read["user_id"], salt))
@@ -176,7 +211,7 @@ def prepare_windows(
             users=log["user_id"].n_unique(),
             layout=layout,
             sources=published.paths,
-            options=options.model_dump(mode="json") | {"train_file": train_file, "name": name} | _privacy_options(salt),
+            options=options.model_dump(mode="json") | which | _privacy_options(salt),
             settings=options,
             rules=(*TITLE_RULES, *ITEM_RULES, *WINDOW_RULES),
             split_rule=published.split_rule,

@@ -66,7 +66,7 @@ def score_behind_prompts(
     item_S = np.concatenate([*items, np.zeros(0, dtype=np.int64)])
     if len(item_S) == 0:
         return [np.zeros(0, dtype=np.float32) for _ in items]
-    positions = scored_positions(prompter.trie, item_S, "valid" if score == "valid" else "vocabulary")
+    positions = scored_positions(prompter.trie, item_S, "vocabulary" if score == "full" else "valid")
     hidden_PH = _hidden_states(model, prompter, prompts, user_S, item_S, positions, row_tokens)
     loss_P = _losses(model, prompter, hidden_PH, positions, score)
     window_P = torch.from_numpy(positions.window_P).to(loss_P.device)
@@ -96,7 +96,7 @@ def _hidden_states(
 def _losses(
     model: LanguageModel, prompter: Prompter, hidden_PH: torch.Tensor, positions: Positions, score: ScoreMode
 ) -> torch.Tensor:
-    """-log p of the scored tokens, by the very formulas of training at temperature 1; shape [P]."""
+    """-log p of the scored tokens, by the very formulas of training at temperature 1, or of an outside score; [P]."""
     alphabet = prompter.trie.alphabet.astype(np.int64)
     arrays = (positions.gold_P, positions.position_E, positions.symbol_E)
     alphabet_A, gold_P, position_E, symbol_E = (

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode, increments_named
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import language_losses, masked_softmax_losses, valid_logits
 from catalign.objectives.language import LOGITS_AT_ONCE
@@ -58,8 +58,10 @@ def token_losses(
     symbol_E: torch.Tensor,
     score: ScoreMode,
 ) -> torch.Tensor:
-    """-log p of the gold tokens as a search scores them: `valid` or `full`, at temperature 1; shape [P]."""
+    """-log p of the gold tokens as a search scores them, at temperature 1; of an outside score -increments. [P]."""
     if score == "full":
         return vocabulary_losses(model, hidden_PH, gold_P)
     logits_E = child_logits(model, alphabet_A, hidden_PH, position_E, symbol_E)
-    return masked_softmax_losses(logits_E, position_E, gold_P)
+    if score == "valid":
+        return masked_softmax_losses(logits_E, position_E, gold_P)
+    return -increments_named(score)(logits_E, position_E, len(gold_P))[gold_P]

@@ -10,7 +10,6 @@ H width, A rows of the head.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,11 @@ import torch
 
 from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.prompts import Prompts
+from catalign.decoding.scores import ScoreMode, increments_named
 from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
-from catalign.objectives import segment_logsumexp, valid_logits
+from catalign.objectives import valid_logits
 
-ScoreMode = Literal["valid", "full"]
 NEVER = float("-inf")
 LOGITS_IN_CACHE, LOGITS_IN_MEMORY = 2**18, 2**26  # of the whole vocabulary at once, on a CPU and elsewhere
 HEAD_ROWS = 256  # fewer at once make a poor matrix product
@@ -62,7 +61,8 @@ def search_titles(
         prompts: B token arrays.
         beams: K, both the width of the search and the number of titles returned.
         score: `valid` takes the softmax over the children of a node (mask first; matches MSL training), `full` over the
-            whole vocabulary (the order of the published decoders).
+            whole vocabulary (the order of the published decoders); or the name of one from outside, see
+            `scores.Increments`.
         length_penalty: a title's score is its log-probability divided by (its tokens, the end token among them) to this
             power; 0 leaves log-probabilities, above 0 favours long titles.
         exclusions: what may not be recommended to whom, or what alone may be.
@@ -109,6 +109,7 @@ class _Search:
         states: PromptStates | None,
     ) -> None:
         self.model, self.trie, self.beams, self.score = model, trie, beams, score
+        self.increments = None if score == "full" else increments_named(score)
         self.length_penalty = length_penalty
         # No title below an open beam can score more than the beam's log-probability divided by this.
         self.longest_share = max(float(trie.depth.max()) ** length_penalty, 1.0)
@@ -188,9 +189,9 @@ class _Search:
         symbol_E = self.symbol[child_E]
         logits_E = valid_logits(hidden_LH.float(), self.head_AH, live_E, symbol_E, self.bias_A)
         logits_E = self.model.finish_logits(logits_E)
-        if self.score == "full":
+        if self.increments is None:
             return logits_E - self._vocabulary_logsumexp(hidden_LH)[live_E]
-        return logits_E - segment_logsumexp(logits_E, live_E, len(hidden_LH))[live_E]
+        return self.increments(logits_E, live_E, len(hidden_LH))
 
     def _vocabulary_logsumexp(self, hidden_LH: torch.Tensor) -> torch.Tensor:
         """log sum exp of the logits of the whole vocabulary, a part of the head at a time; shape [L]."""
@@ -237,7 +238,7 @@ class _Search:
         end_BC = self.trie.run_end[node_BC]
         ends_BC = self.trie.leaf_title[end_BC] >= 0
         ending_BC, going_BC = score_BC.masked_fill(~ends_BC, NEVER), score_BC.masked_fill(ends_BC, NEVER)
-        if self.score == "valid":
+        if self.score != "full":
             self._finish(end_BC, ending_BC)
             ending_BC = ending_BC.masked_fill(ends_BC, NEVER)
         worst_B1 = going_BC.topk(min(self.beams, going_BC.shape[1]), dim=1).values[:, -1:]

@@ -22,6 +22,7 @@ from catalign.catalogue.filters import Filters, filter_key, items_passing
 from catalign.data.cleaning import clean_titles
 from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.recommend import CatalogueSearch
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.prompting.prompter import encode_pieces
 from catalign.serving.variants import Variant
@@ -136,14 +137,17 @@ class LiveCatalogue:
     Args:
         variants: the runs in service.
         batch_size: of their searches.
+        score: of their searches.
         states: prompts of before for each variant, by its name; they outlive every version.
 
     Attributes:
         current: read it once per request.
     """
 
-    def __init__(self, variants: Sequence[Variant], batch_size: int, states: dict[str, PromptStates]) -> None:
-        self._variants, self._batch_size, self._states = variants, batch_size, states
+    def __init__(
+        self, variants: Sequence[Variant], batch_size: int, states: dict[str, PromptStates], score: ScoreMode = "valid"
+    ) -> None:
+        self._variants, self._batch_size, self._states, self._score = variants, batch_size, states, score
         self._known: dict[str, dict[str, list[int]]] = {variant.name: {} for variant in variants}
         self._making = threading.Lock()  # one version is made at a time
         self._pending: list[_Pending] = []
@@ -224,8 +228,9 @@ class LiveCatalogue:
 
     def _search(self, variant: Variant, prompter: Any) -> CatalogueSearch:
         search = CatalogueSearch(
-            variant.run.model, prompter, beams=1, batch_size=self._batch_size, states=self._states.get(variant.name)
-        )
+            variant.run.model, prompter, beams=1, score=self._score, batch_size=self._batch_size,
+            states=self._states.get(variant.name),
+        )  # fmt: skip
         # The trie moves to the device here, not in the thread that answers.
         return search.within(np.ones(prompter.trie.items, dtype=np.bool_))
 

@@ -38,7 +38,7 @@ class Service:
         self.telemetry = Telemetry()
         each = int(settings.prompt_cache_mb * 2**20 / len(variants))
         self._states = {variant.name: PromptStates(each) for variant in variants} if each else {}
-        self.live = LiveCatalogue(variants, settings.batch_size, self._states)
+        self.live = LiveCatalogue(variants, settings.batch_size, self._states, settings.score)
         self._batcher = Batcher(
             max_wait=settings.max_wait_ms / 1000,
             batch_size=settings.batch_size,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from catalign.decoding.scores import ScoreMode
+
 
 @dataclass(frozen=True)
 class ServiceSettings:
@@ -17,6 +19,7 @@ class ServiceSettings:
         prompt_cache_mb: memory in MiB for what the model computed of prompts, shared by the runs; 0 keeps nothing.
         cors_origins: web pages of these origins may call the service; none by default.
         log_histories: write histories into the log.
+        score: how titles are scored, see `decoding.scores.ScoreMode`.
     """
 
     max_wait_ms: float = 5.0
@@ -28,3 +31,4 @@ class ServiceSettings:
     prompt_cache_mb: float = 128.0
     cors_origins: tuple[str, ...] = ()
     log_histories: bool = False
+    score: ScoreMode = "valid"

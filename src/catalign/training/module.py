@@ -16,7 +16,9 @@ from catalign.decoding.scoring import child_logits, vocabulary_losses
 from catalign.model.language_model import LanguageModel
 from catalign.objectives.bear import beam_margins, beam_weights
 from catalign.objectives.masked import Denominator, masked_softmax_losses, reduce_losses
+from catalign.objectives.outside import losses_named
 from catalign.objectives.temperature import AdaptiveTemperature
+from catalign.plugins import OutsideName, is_outside
 from catalign.prompting.positions import Scores
 from catalign.training.callbacks import KeptTokens, TemperatureStep
 
@@ -25,7 +27,8 @@ class Objective(BaseModel):
     """What is minimised.
 
     Attributes:
-        name: `lml`, the softmax over the vocabulary; or `msl`, over the tokens that continue a title.
+        name: `lml`, the softmax over the vocabulary; `msl`, over the tokens that continue a title; or the name of a
+            function from outside the package that stands in place of MSL's formula, see `objectives.outside`.
         temperature: tau; or `adaptive` (msl only), moved by ATS from `first_temperature` on.
         denominator: msl: average over `branching` positions (the authors' adaptive script) or `all` target positions
             (their fixed-temperature script). lml always averages over all.
@@ -39,7 +42,7 @@ class Objective(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["lml", "msl"] = "msl"
+    name: Literal["lml", "msl"] | OutsideName = "msl"
     temperature: float | Literal["adaptive"] = Field(default=1.0)
     denominator: Denominator = "branching"
     first_temperature: float = Field(default=1.5, gt=0)
@@ -67,9 +70,9 @@ class Objective(BaseModel):
 
     @property
     def label(self) -> str:
-        """Short name for tables: lml, msl, msl+ats, msl+bear, with the temperature where it is not 1."""
+        """Short name for tables: lml, msl, msl+ats, msl+bear, one's own, with the temperature where it is not 1."""
         adaptive = self.temperature == "adaptive"
-        name = self.name + "+ats" * adaptive + "+bear" * bool(self.bear_weight)
+        name = self.name.rpartition(":")[2] + "+ats" * adaptive + "+bear" * bool(self.bear_weight)
         return name if adaptive or self.temperature == 1 else f"{name} tau={self.temperature:g}"
 
 
@@ -103,7 +106,7 @@ class LossModule(nn.Module):
 
 
 class TrainingModule(LossModule):
-    """A language model and the softmax it is trained with: LML or MSL, averaged over scored positions."""
+    """A language model and the loss it is trained with: LML, MSL or one's own, averaged over scored positions."""
 
     def __init__(self, model: LanguageModel, objective: Objective, trie: TitleTrie) -> None:
         super().__init__(model, trie)
@@ -114,6 +117,7 @@ class TrainingModule(LossModule):
             else None
         )
         self.kept = KeptTokens() if objective.bear_weight else None
+        self._masked = losses_named(objective.name) if is_outside(objective.name) else masked_softmax_losses
 
     def callbacks(self) -> list[TrainerCallback]:
         """The adaptive temperature moves with the steps; with BEAR it is logged what a beam search would keep."""
@@ -172,13 +176,13 @@ class TrainingModule(LossModule):
         symbol_E: torch.Tensor,
         first_P: torch.Tensor,
     ) -> torch.Tensor:
-        """MSL at every branching position; the logits in float32, whatever the trunk computes in."""
+        """MSL, or what stands in its place, at every branching position; the logits in float32 always."""
         logits_E = child_logits(self.model, self.alphabet_A, hidden_PH, position_E, symbol_E)
         if self.adaptive is not None and self.training:
             chosen_E = first_P[position_E]
             renumbered_E = chosen_E.cumsum(0) - 1
             self.adaptive.observe(logits_E[chosen_E], renumbered_E[gold_P[first_P]])
-        losses_P = masked_softmax_losses(logits_E, position_E, gold_P, self._temperature())
+        losses_P = self._masked(logits_E, position_E, gold_P, self._temperature())
         if self.kept is None:
             return losses_P
         margin_P = beam_margins(logits_E, position_E, gold_P, self.objective.bear_beams, self._temperature())

@@ -9,7 +9,7 @@ Legend: S windows, K negatives of a window, T titles, I items, M candidates draw
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from catalign.decoding.search import ScoreMode, search_titles
 from catalign.decoding.trie_tensors import Exclusions, TrieTensors
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
+from catalign.plugins import OutsideName, load
 
 log = logging.getLogger(__name__)
 Ints = npt.NDArray[np.int64]
@@ -35,7 +36,7 @@ class Negatives(BaseModel):
     Attributes:
         kind: `uniform` over the catalogue; `popular`, by training counts; `category`, uniform among the items of the
             target's category; `hard`, the model's own best wrong titles under constrained search; `given`, the first of
-            the column `negatives` of the training windows.
+            the column `negatives` of the training windows; or the name of a `NegativeSampler` outside the package.
         count: k, negatives of each window.
         refresh_steps: hard: search anew every so many optimiser steps; absent, once before the first.
         category: category: the column of the items that names it.
@@ -44,7 +45,7 @@ class Negatives(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["uniform", "popular", "category", "hard", "given"] = "uniform"
+    kind: Literal["uniform", "popular", "category", "hard", "given"] | OutsideName = "uniform"
     count: int = Field(default=3, ge=1)
     refresh_steps: int | None = Field(default=None, ge=1)
     category: str | None = None
@@ -61,6 +62,34 @@ class Negatives(BaseModel):
                 else f"a category column is given, but the negatives are {self.kind}: pass --negatives-from category"
             )
         return self
+
+
+class NegativeSampler(Protocol):
+    """Items to prefer the targets to, from outside the package. An example, the whole catalogue in random order:
+
+        def shuffled(windows, items, count, seed):
+            generator = np.random.default_rng(seed)
+            return generator.permuted(np.tile(np.arange(len(items)), (len(windows), 1)), axis=1)
+
+        catalign train --stage preference --negatives-from my_package.negatives:shuffled --from runs/msl --output runs/a
+
+    Proposals that may not be negatives (the target, the history, a title for the second time) are passed over, so it
+    is wise to propose a few more than asked for.
+    """
+
+    def __call__(self, windows: pl.DataFrame, items: pl.DataFrame, count: int, seed: int) -> npt.ArrayLike:
+        """Propose negatives for all training windows at once, before the first step.
+
+        Args:
+            windows: a row for each of S windows: `window` (its number), `user_id`, `history` (list of item indices,
+                oldest first), `target` (item index), `timestamp`.
+            items: a row for each item, whose number is the item index: `item_id`, `title`, metadata.
+            count: K, negatives that each window needs.
+            seed: of whatever is drawn.
+
+        Returns:
+            [S, at least K] integers, item indices, the most wanted first.
+        """
 
 
 @dataclass(frozen=True)
@@ -261,6 +290,53 @@ def given_negatives(windows: pl.DataFrame, trie: TitleTrie, count: int, where: o
     sorted_SK = np.sort(title_SK, axis=1)
     refuse((sorted_SK[:, 1:] == sorted_SK[:, :-1]).any(axis=1), "two negatives share a title")
     return item_SK
+
+
+def proposed_negatives(
+    name: str,
+    trie: TitleTrie,
+    windows: pl.DataFrame,
+    items: pl.DataFrame,
+    histories: Sequence[npt.NDArray[np.integer]],
+    count: int,
+    seed: int,
+) -> Ints:
+    """The first k allowed items that a `NegativeSampler` proposes for each window; [S, K].
+
+    Args:
+        name: of the sampler.
+        trie: of the titles.
+        windows: see `NegativeSampler`.
+        items: see there.
+        histories: item indices of the windows, oldest first.
+        count: k.
+        seed: of the draw.
+
+    Raises:
+        UserError: there is no such sampler, its proposals are no [S, k] item indices, or too few of them are allowed.
+    """
+    sampler: NegativeSampler = load(name, NegativeSampler, where="negatives")
+    item_SM = np.asarray(sampler(windows, items, count, seed))
+    where = f"negatives {name}"
+    if item_SM.ndim != 2 or len(item_SM) != len(windows) or item_SM.dtype.kind not in "iu":
+        mend = f"integers of shape [{len(windows)}, at least {count}] are expected"
+        raise UserError(f"gives {list(item_SM.shape)} {item_SM.dtype}", where=where, mend=mend)
+    item_SM = item_SM.astype(np.int64)
+    if ((item_SM < 0) | (item_SM >= trie.items)).any():
+        raise UserError(f"proposes what is not among the {trie.items:,} items of the catalogue", where=where)
+    excluded = Excluded.of(trie, histories, windows["target"].to_numpy().astype(np.int64))
+    title_SM = trie.item_title[item_SM].astype(np.int64)
+    row_S1 = np.arange(len(windows))[:, None] * trie.titles
+    allowed_SM = ~_among(excluded.window_X * trie.titles + excluded.title_X, row_S1 + title_SM) & _first_of_row(
+        title_SM
+    )
+    few_S = allowed_SM.sum(axis=1) < count
+    if few_S.any():
+        window = windows["window"][int(few_S.argmax())]
+        what = f"proposes fewer than {count} other titles for training window {window}, target and history left out"
+        raise UserError(what, where=where, mend="ask for fewer with --negatives, or propose more")
+    order_SK = np.argsort(~allowed_SM, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(item_SM, order_SK, 1)
 
 
 def check_allowed(allowed_S: Ints, settings: Negatives) -> None:

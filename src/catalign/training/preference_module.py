@@ -16,7 +16,6 @@ from transformers import TrainerCallback
 
 from catalign.catalogue.trie import TitleTrie
 from catalign.decoding.scoring import token_losses
-from catalign.decoding.search import ScoreMode
 from catalign.model.language_model import LanguageModel
 from catalign.objectives import (
     Preference,
@@ -57,7 +56,7 @@ class PreferenceObjective(BaseModel):
 
     name: PreferenceName = "dmpo"
     beta: float = Field(default=0.1, gt=0)
-    score: ScoreMode = "full"
+    score: Literal["valid", "full"] = "full"
     sft_weight: float | None = Field(default=None, ge=0)
 
     @property

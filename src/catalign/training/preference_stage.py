@@ -30,6 +30,7 @@ from catalign.model.reference import (
     train_on,
 )
 from catalign.model.sharding import whole_weights
+from catalign.plugins import is_outside
 from catalign.processes import from_main, in_shares, is_main, join_processes
 from catalign.progress import progress_bar
 from catalign.prompting.choices import ChoicePrompter
@@ -43,8 +44,10 @@ from catalign.training.negatives import (
     drawn_negatives,
     given_negatives,
     hard_negatives,
+    proposed_negatives,
 )
 from catalign.training.output import check_output
+from catalign.training.outside import import_named
 from catalign.training.pairs_task import PairPreferenceBatches, pair_prompter, target_places
 from catalign.training.preference_module import PreferenceBatches, PreferenceModule
 from catalign.training.recipe import PreferenceRecipe
@@ -111,6 +114,7 @@ def train_preference(
         UserError: the output exists; run, dataset, negatives or reference cache do not fit.
     """
     join_processes()
+    import_named(recipe)
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)
@@ -202,6 +206,11 @@ class PreferenceStage:
         elif settings.kind == "given":
             where = dataset.folder / "windows/train.parquet"
             self.batches.change(given_negatives(self._frame, trie, settings.count, where))
+        elif is_outside(settings.kind):
+            proposed = proposed_negatives(
+                settings.kind, trie, self._frame, dataset.items, windows.histories, settings.count, self._seed
+            )
+            self.batches.change(proposed)
         else:
             counts = dataset.training_counts()
             drawn = drawn_negatives(

@@ -15,6 +15,7 @@ from catalign.files import read_yaml
 from catalign.model.loading import Lora
 from catalign.model.precision import Precision
 from catalign.model.quantized import Quantize
+from catalign.plugins import is_outside
 from catalign.prompting.histories import HistoryRule
 from catalign.training.module import Objective
 from catalign.training.negatives import Negatives
@@ -274,12 +275,14 @@ def load_recipe(path: Path) -> dict[str, Any]:
 
 
 def find_objective(name: str, stage: str, *, where: str) -> dict[str, Any]:
-    """The fields of an objective by its short name.
+    """The fields of an objective by its short name, or by that of a function outside the package.
 
     Raises:
         UserError: no such objective in this stage.
     """
     known = STAGE_OBJECTIVES[check_stage(stage, where=where)]
+    if is_outside(name) and stage != "preference":
+        return {"name": name}
     if name in known:
         return known[name]
     for other, objectives in STAGE_OBJECTIVES.items():

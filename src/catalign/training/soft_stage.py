@@ -23,6 +23,7 @@ from catalign.training.curriculum import CurriculumStep
 from catalign.training.distance import AnswerDistance
 from catalign.training.distillation import check_distilled, distil
 from catalign.training.output import check_output
+from catalign.training.outside import import_named
 from catalign.training.recipe import AnyRecipe, PreferenceRecipe, SoftRecipe
 from catalign.training.run import Run, load_run, prompter_of, read_recipe, start_run
 from catalign.training.soft_module import SoftBatches, SoftModule, answer_tokens
@@ -83,6 +84,7 @@ def train_soft(recipe: SoftRecipe, output: Path, *, overwrite: bool = False, res
             have.
     """
     join_processes()
+    import_named(recipe)
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = _resolved(recipe, dataset)

@@ -28,6 +28,7 @@ from catalign.training.fit import fit
 from catalign.training.memory import checkpoint_layers
 from catalign.training.module import LossModule, TrainingModule
 from catalign.training.output import check_output
+from catalign.training.outside import import_named
 from catalign.training.pairs_task import PairBatches, first_pairs, pair_prompter
 from catalign.training.recipe import AnyRecipe, Recipe, StageRecipe
 from catalign.training.rows import set_row_tokens
@@ -56,6 +57,7 @@ def train(recipe: Recipe, output: Path, *, overwrite: bool = False, resume: bool
         UserError: the output exists, or holds nothing to go on with; dataset, model, template or adapter do not fit.
     """
     join_processes()
+    import_named(recipe)
     output = Path(output)
     dataset = load_dataset(recipe.dataset)
     recipe = resolved(recipe, dataset)

@@ -8,9 +8,10 @@ again and its part answered anew: it writes the same file.
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from catalign.batch.settings import BatchSettings
 from catalign.errors import UserError
 
 TRIES = 10  # of one part; and of a worker to come up, one after the other
+STARTS = 3  # of our own cluster
 STORE_BYTES = 80 * 2**20  # of our own cluster's object store, which holds numbers of parts
 
 
@@ -88,7 +90,7 @@ def answer_with_ray(
     if not left:
         return
     _Tries(output).clear()
-    with _cluster(workers) as gpus:
+    with redirect_stdout(sys.stderr), _cluster(workers) as gpus:  # on standard output Ray tells of dead workers
         import ray.data
 
         places = {"run": str(run.resolve()), "output": str(output.resolve())}
@@ -122,32 +124,38 @@ def _cluster(workers: Workers) -> Iterator[bool]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray warns where it is not said
     try:
-        import ray
         import ray.data
     except ImportError as error:
         raise UserError(
             "Ray is not installed", where="--engine ray", mend="install it: pip install 'catalign[cluster]'"
         ) from error
-    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers.most, "object_store_memory": STORE_BYTES}
     before = signal.getsignal(signal.SIGTERM)
+    _connect(workers)
     try:
-        ray.init(
-            address=workers.address or "local", log_to_driver=False, logging_level=logging.ERROR,
-            **({} if workers.address else own),
-        )  # fmt: skip
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"--ray-address {workers.address}" if workers.address else "--engine ray"
-        raise UserError(
-            f"Ray does not start ({error})", where=where, mend="ray status tells whether one runs"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, before)  # Ray put its own there
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_consecutive_actor_init_deaths = TRIES
-    context.execution_no_progress_timeout_s = -1  # a part may take long, and so may a machine to come
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray put its own there
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.max_consecutive_actor_init_deaths = TRIES
+        context.execution_no_progress_timeout_s = -1  # a part may take long, and so may a machine to come
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         yield ray.cluster_resources().get("GPU", 0) > 0  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
+
+
+def _connect(workers: Workers) -> None:
+    """Connect, or start a cluster; on a busy machine it may not be up within the half minute that Ray waits."""
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers.most, "object_store_memory": STORE_BYTES}
+    for tries_left in reversed(range(1 if workers.address else STARTS)):
+        try:
+            ray.init(workers.address or "local", **quiet, **({} if workers.address else own))
+            return
+        except Exception as error:  # plain ones too
+            ray.shutdown()
+            if not tries_left:
+                where = "--engine ray" if workers.address is None else f"--ray-address {workers.address}"
+                raise UserError(f"Ray does not start ({error})", where=where) from error

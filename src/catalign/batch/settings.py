@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 
 ADDED = ("items", "titles", "probabilities")  # columns of the output behind the user's
 DEFAULT_BEAMS = 10

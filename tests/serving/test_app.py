@@ -178,7 +178,7 @@ def ids_of(client: TestClient, **body: Any) -> list[str]:
 def test_items_come_go_and_rest(run: Run) -> None:
     with client_of({"msl": run}) as (client, _):
         start = ids_of(client)
-        change = {
+        change: JSON = {
             "add": [{"item_id": "new", "title": "orange <b>lamp</b>", "metadata": {"colour": "orange", "price": 4.5}}],
             "retire": ["i007"], "available": {"i003": False},
         }  # fmt: skip
@@ -187,7 +187,9 @@ def test_items_come_go_and_rest(run: Run) -> None:
         assert ids_of(client) == sorted({*start, "new"} - {"i007", "i003"})
         assert ids_of(client, filters={"colour": "orange"}) == ["new"]
         added = client.get("/v1/items", params={"query": "orange"}).json()["items"]
-        assert added == [{"item_id": "new", "title": "orange lamp", "available": True}], "titles are cleaned"
+        metadata = change["add"][0]["metadata"]
+        expected = {"item_id": "new", "title": "orange lamp", "available": True, "metadata": metadata}
+        assert added == [expected], "titles are cleaned"
         # What is not available still stands in histories and is ranked; what is retired is unknown.
         assert "i003" not in ids_of(client, history=["i003", "new"])
         problem(client.post("/v1/recommend", json={"history": ["i007", "i001"]}), 422, "unknown-item")

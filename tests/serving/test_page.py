@@ -6,6 +6,7 @@ the errors that a test made.
 
 import json
 import math
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ import pytest
 import uvicorn
 from shop import JSON, make_run
 
-from catalign.cli.serve import _bound
 from catalign.serving.app import create_app
 from catalign.serving.batcher import QueueFull
 from catalign.serving.keys import Key, new_key, read_keys
@@ -64,7 +64,7 @@ class Served:
 def served(runs: dict[str, Run], keys: list[Key] | None = None, **settings: Any) -> Iterator[Served]:
     variants = [Variant(name, 1 / len(runs), run) for name, run in runs.items()]
     service = Service(variants, ServiceSettings(**{"max_wait_ms": 0.0, "timeout_s": 60.0, **settings}))
-    listening = _bound("127.0.0.1", 0)
+    listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(create_app(service, keys), log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()

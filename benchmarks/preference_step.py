@@ -35,6 +35,7 @@ from benchmarks.training_step import (
     differences,
     first_batch,
     gradients,
+    moved,
     rows_within,
 )
 from catalign.model.loading import Lora, add_lora
@@ -48,14 +49,18 @@ ADAPTER_SCALE = 0.05  # of the adapter's second factor, which starts at 0: polic
 
 
 def make_policy(options: argparse.Namespace) -> Setting:
+    """What is measured."""
+    return with_adapter(make_setting(options))
+
+
+def with_adapter(setting: Setting) -> Setting:
     """The setting with an adapter on the model that makes it answer otherwise than the reference."""
-    setting = make_setting(options)
     model = add_lora(setting.model, Lora(), SEED).eval()
     generator = torch.Generator().manual_seed(SEED)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if ".lora_B." in name:
-                weight.normal_(std=ADAPTER_SCALE, generator=generator)
+                weight.copy_(torch.randn(weight.shape, generator=generator) * ADAPTER_SCALE)
     return replace(setting, model=model)
 
 
@@ -80,17 +85,18 @@ def make_batches(setting: Setting, options: argparse.Namespace) -> PreferenceBat
 def our_step(setting: Setting, options: argparse.Namespace, *, cached: bool) -> Step:
     """The step as `catalign train --stage preference` does it."""
     numbers, batches = first_batch(setting, options.examples, options.batching), make_batches(setting, options)
-    module = PreferenceModule(setting.model, PreferenceObjective(score=options.score), setting.prompter.trie).train()
+    objective = PreferenceObjective(score=options.score)
+    module = PreferenceModule(setting.model, objective, setting.prompter.trie).to(setting.model.device).train()
 
     def take_reference() -> None:
         with torch.no_grad(), reference_weights(setting.model):
-            score_S = module.log_probabilities(**batches(numbers))
-        batches.reference_SC[numbers] = score_S.view(len(numbers), -1).numpy()
+            score_S = module.log_probabilities(**moved(batches(numbers), setting))
+        batches.reference_SC[numbers] = score_S.view(len(numbers), -1).cpu().numpy()
 
     def step() -> tuple[float, list[torch.Tensor]]:
         if not cached:
             take_reference()
-        loss = module(**batches(numbers))["loss"]
+        loss = module(**moved(batches(numbers), setting))["loss"]
         torch.autograd.backward(loss)
         return float(loss.detach()), gradients(setting)
 
@@ -114,10 +120,10 @@ def published_step(setting: Setting, options: argparse.Namespace, bucket: int) -
         row_prompts = [prompts[example] for example in chosen for _ in titles[example]]
         rows: published.PaddedRows
         if options.score == "valid":
-            rows = masked = collate(row_prompts, row_titles)
+            rows = masked = collate(row_prompts, row_titles).to(model.device)
             valid_BTV = masked.valid_BTV
         else:
-            rows, valid_BTV = published.pad_right(row_prompts, row_titles, padding), None
+            rows, valid_BTV = published.pad_right(row_prompts, row_titles, padding).to(model.device), None
         with torch.no_grad(), reference_weights(model):
             reference_B = published.row_scores(model, rows, valid_BTV)
         ratio_BC = (published.row_scores(model, rows, valid_BTV) - reference_B).view(len(chosen), -1)

@@ -4,7 +4,8 @@ Legend: B rows of a batch, T tokens of a padded row, V vocabulary, P positions t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +28,11 @@ def title_tokens(trie: TitleTrie, titles: npt.NDArray[np.integer]) -> list[Token
 class AllowedTokens:
     """The constraint of the published decoders: a dictionary from every beginning of a title to the tokens after it.
 
-    The lists are kept as tensors, which `generate` takes as they are; lists of numbers would be slower.
+    The lists are kept as tensors, which `generate` takes as they are; lists of numbers would be slower, and so would
+    tensors on another device than the scores.
     """
 
-    def __init__(self, trie: TitleTrie, padding: int) -> None:
+    def __init__(self, trie: TitleTrie, padding: int, device: torch.device | None = None) -> None:
         found: dict[tuple[int, ...], set[int]] = {}
         self.title_of: dict[tuple[int, ...], int] = {}
         for title, array in enumerate(title_tokens(trie, np.arange(trie.titles))):
@@ -38,8 +40,8 @@ class AllowedTokens:
             self.title_of[tokens] = title
             for depth, token in enumerate(tokens):
                 found.setdefault(tokens[:depth], set()).add(token)
-        self._after = {prefix: torch.tensor(sorted(tokens)) for prefix, tokens in found.items()}
-        self._nothing = torch.tensor([padding])
+        self._after = {prefix: torch.tensor(sorted(tokens), device=device) for prefix, tokens in found.items()}
+        self._nothing = torch.tensor([padding], device=device)
         self.prompt_length = 0
 
     def __call__(self, _: int, sequence: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ def search(
     again behind the mask.
     """
     padding = int(model.tokenizer.pad_token_id)
-    token_BT, mask_BT = pad_left(prompts, padding)
+    token_BT, mask_BT = (part.to(model.device) for part in pad_left(prompts, padding))
     allowed.prompt_length = token_BT.shape[1]
     output = model.base.generate(  # type: ignore[operator]
         token_BT,
@@ -99,7 +101,7 @@ def search(
     for row, answer in enumerate(answers):
         if model.end_token in answer:
             titles[row] = allowed.title_of.get(tuple(answer[: answer.index(model.end_token) + 1]), -1)
-    return titles.reshape(-1, beams), output.sequences_scores.float().numpy().reshape(-1, beams)
+    return titles.reshape(-1, beams), output.sequences_scores.float().cpu().numpy().reshape(-1, beams)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,10 @@ class PaddedRows:
     token_BT: Tensor
     attention_BT: Tensor
     label_BT: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same rows on a device."""
+        return replace(self, **{field.name: vars(self)[field.name].to(device) for field in fields(self)})
 
 
 @dataclass(frozen=True)

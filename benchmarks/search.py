@@ -35,7 +35,7 @@ def flows(
     """The two searches; what does not depend on the users is prepared here."""
     model, trie = setting.model, setting.prompter.trie
     prompts = [setting.prompter.prompt(history) for history in histories]
-    allowed = published.AllowedTokens(trie, int(model.tokenizer.pad_token_id))
+    allowed = published.AllowedTokens(trie, int(model.tokenizer.pad_token_id), model.device)
     tensors = TrieTensors.of(trie, model.device)
     longest = int(trie.depth.max())
 
@@ -44,7 +44,7 @@ def flows(
 
     def ours() -> Found:
         found = search_titles(model, tensors, prompts, beams=beams, score=score)
-        return found.title_BK.numpy(), found.score_BK.numpy()
+        return found.title_BK.cpu().numpy(), found.score_BK.cpu().numpy()
 
     return generate, ours
 

@@ -43,6 +43,11 @@ def batch_shape(batch: dict[str, Tensor]) -> dict[str, Any]:
     return {"tokens": before, "nodes": after, "rows": rows, "scored_positions": len(batch["node_P"])}
 
 
+def moved(batch: dict[str, Tensor], setting: Setting) -> dict[str, Tensor]:
+    """A packed batch on the model's device."""
+    return {name: value.to(setting.model.device) for name, value in batch.items()}
+
+
 def gradients(setting: Setting) -> list[Tensor]:
     """The gradients that a step left on the weights that train, taken away from the model."""
     kept = []
@@ -58,11 +63,11 @@ def gradients(setting: Setting) -> list[Tensor]:
 def our_step(setting: Setting, numbers: list[int], row_tokens: int) -> Step:
     """The step as `catalign train` does it."""
     trie = setting.prompter.trie
-    module = TrainingModule(setting.model, Objective(name="msl", denominator="all"), trie)
+    module = TrainingModule(setting.model, Objective(name="msl", denominator="all"), trie).to(setting.model.device)
     batches = BatchMaker(setting.train, setting.prompter, scores="valid", row_tokens=row_tokens)
 
     def step() -> tuple[float, list[Tensor]]:
-        loss = module(**batches(numbers))["loss"]
+        loss = module(**moved(batches(numbers), setting))["loss"]
         torch.autograd.backward(loss)
         return float(loss.detach()), gradients(setting)
 
@@ -91,7 +96,7 @@ def published_step(setting: Setting, numbers: list[int], bucket: int, memory: fl
         while len(order):
             count = min(bucket, rows_within(setting, length[order[0]], memory))
             chosen, order = order[:count], order[count:]
-            rows = collate([prompts[row] for row in chosen], [titles[row] for row in chosen])
+            rows = collate([prompts[row] for row in chosen], [titles[row] for row in chosen]).to(model.device)
             loss = published.masked_loss(model, rows) / positions
             torch.autograd.backward(loss)
             total += float(loss.detach())

@@ -197,8 +197,7 @@ class CatalogueTrainer(Trainer):
         """The passes of the same step with a smaller limit, as if nothing of it had been computed."""
         limit = self.passes.shrink(most)
         console.print(
-            f"out of memory in step {self.state.global_step + 1:,}: it begins anew, and a pass now has at most "
-            f"{limit}",
+            f"out of memory in step {self.state.global_step + 1:,}: it begins anew, and a pass now has at most {limit}",
             markup=False,
             soft_wrap=True,
         )

@@ -61,9 +61,9 @@ def _column(column: pl.Series, kind: Kind) -> Column:
         column = column.list.unique().explode(empty_as_null=False)
     column = column.drop_nulls()
     if kind == "number":
-        numbers = column.cast(pl.Float64)
-        numbers = numbers.filter(numbers.is_finite())
-        low, high = (numbers.min(), numbers.max()) if len(numbers) else (None, None)
+        numbers = column.cast(pl.Float64).to_numpy()
+        finite = numbers[np.isfinite(numbers)]
+        low, high = (float(finite.min()), float(finite.max())) if len(finite) else (None, None)
         return Column(name=column.name, kind=kind, several=several, distinct=column.n_unique(), min=low, max=high)
     values = (column.cast(pl.String) if kind == "text" else column).to_frame("value")
     counted = values.group_by("value").len("items").sort("items", "value", descending=[True, False])

@@ -26,7 +26,7 @@ def check_machine(recipe: StageRecipe) -> None:
             raise UserError("its events are always written into the run", where=where, mend="leave it out")
         if name not in trackers:
             raise UserError("no such tracker", where=where, mend=choose_from(name, trackers))
-        if name not in get_available_reporting_integrations():
+        if name not in get_available_reporting_integrations():  # type: ignore[no-untyped-call]
             raise UserError("its package is not installed", where=where, mend=f"pip install {name.replace('_', '-')}")
     if recipe.quantize is not None:
         check_quantize(recipe.quantize)

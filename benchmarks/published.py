@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from catalign.catalogue.trie import TitleTrie
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.model.language_model import LanguageModel
 
 TokenArray = npt.NDArray[np.int32]

@@ -14,7 +14,7 @@ from benchmarks import published
 from benchmarks.setting import SEED, Setting, make_parser, make_setting, parse_options, print_result
 from benchmarks.timing import alternating_pairs
 from catalign.decoding.candidates import score_candidates
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 
 TOLERANCE = 1e-4  # of the summed log-probabilities, relative to the largest
 

@@ -21,7 +21,8 @@ from benchmarks import published
 from benchmarks.setting import Setting, make_parser, make_setting, parse_options, print_result
 from benchmarks.timing import alternating_pairs
 from catalign.decoding.candidates import score_candidates
-from catalign.decoding.search import ScoreMode, _Search, search_titles
+from catalign.decoding.scores import ScoreMode
+from catalign.decoding.search import _Search, search_titles
 from catalign.decoding.trie_tensors import TrieTensors
 
 Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]

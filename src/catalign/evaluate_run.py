@@ -14,7 +14,7 @@ from catalign.decoding.candidates import score_candidates
 from catalign.decoding.choices import generate_choices, score_choices, score_orders
 from catalign.decoding.generation import PUBLISHED_BEAMS
 from catalign.decoding.recommend import Decoder
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.evaluation.candidates_protocol import evaluate_candidates
 from catalign.evaluation.cautions import Caution, of_choice, of_windows

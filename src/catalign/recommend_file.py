@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.files import whole_file
 from catalign.progress import progress_bar

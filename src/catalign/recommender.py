@@ -14,7 +14,7 @@ from catalign.decoding.generation import PUBLISHED_BEAMS
 from catalign.decoding.grounded_generation import GroundedGeneration
 from catalign.decoding.grounding import title_table
 from catalign.decoding.recommend import CatalogueSearch
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.explain.explanation import Explanation, explain
 from catalign.model.language_model import LanguageModel

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from catalign.decoding import search as search_module
 from catalign.decoding.prompt_states import PromptState, PromptStates
 from catalign.decoding.recommend import CatalogueSearch
-from catalign.decoding.search import ScoreMode, feeding_ranges
+from catalign.decoding.scores import ScoreMode
+from catalign.decoding.search import feeding_ranges
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalign.decoding.recommend import CatalogueSearch
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from catalign.catalogue.trie import TitleTrie
-from catalign.decoding.search import FoundTitles, ScoreMode, search_titles
+from catalign.decoding.scores import ScoreMode
+from catalign.decoding.search import FoundTitles, search_titles
 from catalign.decoding.trie_tensors import Exclusions, TrieTensors, run_ends, titles_below
 from catalign.model.language_model import LanguageModel
 from conftest import SHARED

@@ -8,7 +8,7 @@ import torch
 
 from catalign.decoding.candidates import score_candidates
 from catalign.decoding.recommend import CatalogueSearch
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.prompting.prompter import Prompter
 from catalign.prompting.templates import PLAIN
 from tiny import UNSHARED, tiny_catalogue, tiny_model, title_scores

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.explain.attribution import attribute
 from catalign.explain.explanation import explain

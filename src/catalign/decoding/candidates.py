@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from catalign.decoding.scores import ScoreMode
 from catalign.decoding.scoring import token_losses
-from catalign.decoding.search import ScoreMode
 from catalign.model.forest import pack_forest, pack_rows
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.positions import Positions, needed_sequences, scored_positions

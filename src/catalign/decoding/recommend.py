@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from catalign.decoding.prompt_states import PromptStates
 from catalign.decoding.ranking import rank_items
-from catalign.decoding.search import ScoreMode, search_titles
+from catalign.decoding.scores import ScoreMode
+from catalign.decoding.search import search_titles
 from catalign.decoding.trie_tensors import Exclusions, Inclusions, TrieTensors
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Prompter

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catalign.decoding.candidates import score_behind_prompts
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel
 from catalign.prompting.prompter import Items, Prompter

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from catalign.catalogue.catalogue import Catalogue
-from catalign.decoding.search import ScoreMode
+from catalign.decoding.scores import ScoreMode
 from catalign.errors import UserError
 from catalign.explain.attribution import Attribution, attribute
 from catalign.model.language_model import LanguageModel

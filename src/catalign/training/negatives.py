@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rich.progress import Progress
 
 from catalign.catalogue.trie import TitleTrie
-from catalign.decoding.search import ScoreMode, search_titles
+from catalign.decoding.scores import ScoreMode
+from catalign.decoding.search import search_titles
 from catalign.decoding.trie_tensors import Exclusions, TrieTensors
 from catalign.errors import UserError
 from catalign.model.language_model import LanguageModel

@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from catalign.data.items import settle_items, title_counts
+from catalign.data.items import settle_items, title_counts, with_numbers
 from catalign.data.ledger import Ledger
 from catalign.data.options import TitleOptions
 from catalign.errors import UserError
@@ -56,3 +56,19 @@ def test_cleaning_can_be_turned_off() -> None:
 def test_no_item_left_is_told() -> None:
     with pytest.raises(UserError, match=r"no item is left \(2 no title\)"):
         settle_items(raw(("a", None), ("b", "")), TitleOptions(), Ledger())
+
+
+def test_metadata_that_are_numbers_become_numbers_and_nothing_else_does() -> None:
+    items = pl.DataFrame(
+        {
+            "item_id": ["1", "2", "3"], "title": ["10", "11", "12"], "price": ["1.50", " ", "-20"],
+            "year": ["1999", "2001", None], "code": ["007", "12", "3"], "kind": ["a", "1", "2"],
+            "long": ["9" * 17, "1", "2"], "none": [None, "", None], "tags": [["1"], [], ["2"]],
+        },
+        schema_overrides={"none": pl.String},
+    )  # fmt: skip
+    typed = with_numbers(items)
+    assert typed["price"].to_list() == [1.5, None, -20.0]
+    assert typed["year"].to_list() == [1999, 2001, None] and typed["year"].dtype == pl.Int64
+    rest = [name for name in items.columns if name not in ("price", "year")]
+    assert typed.select(rest).equals(items.select(rest))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 
 from catalign.data.dataset import CARD, Card, SourceFile, SourceQuery, SplitCounts
-from catalign.data.items import ItemTable, finish_titles
+from catalign.data.items import ItemTable, finish_titles, with_numbers
 from catalign.data.ledger import Ledger
 from catalign.data.options import Query, TitleOptions
 from catalign.data.rules import Rule, accounts
@@ -62,7 +62,7 @@ def write_dataset(folder: Path, made: Made, ledger: Ledger) -> None:
         UserError: a split has no window.
     """
     items, titles = finish_titles(made.table, made.items, made.settings)
-    write_parquet(items.drop("file", "row"), folder / "items.parquet")
+    write_parquet(with_numbers(items.drop("file", "row")), folder / "items.parquet")
     with DatasetTables.open(folder, items.height) as tables:
         for log, windows in made.slices:
             tables.add(log, windows)

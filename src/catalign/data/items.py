@@ -20,6 +20,9 @@ from catalign.data.titles import (
 from catalign.errors import UserError
 
 
+NUMBER = r"^[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"  # not 007, which is a name, nor what a number cannot hold
+
+
 @dataclass(frozen=True)
 class ItemTable:
     """The settled item table.
@@ -118,6 +121,20 @@ def finish_titles(table: ItemTable, items: pl.DataFrame, options: TitleOptions) 
         return items, title_counts(table, items)
     items, marks = distinguish(items, clean=options.clean)
     return items, title_counts(table, items, marks)
+
+
+def with_numbers(items: pl.DataFrame) -> pl.DataFrame:
+    """Columns of metadata whose every text is a number, as numbers: CSV knows text only, filters know ranges.
+
+    Args:
+        items: `item_id`, `title`, metadata; an empty text is a missing value.
+    """
+    metadata = [name for name, dtype in items.schema.items() if dtype == pl.String and name not in ("item_id", TITLE)]
+    texts = items.select(pl.col(metadata).str.strip_chars().replace("", None))
+    are_numbers = texts.select(pl.all().str.contains(NUMBER).all() & pl.all().is_not_null().any())
+    numeric = [column.name for column in are_numbers if column.item()]
+    whole = texts.select(~pl.col(numeric).str.contains(".", literal=True).any()).row(0, named=True) if numeric else {}
+    return items.with_columns(texts[name].cast(pl.Int64 if whole[name] else pl.Float64) for name in numeric)
 
 
 def title_counts(table: ItemTable, items: pl.DataFrame, marks: dict[str, int] | None = None) -> TitleCounts:

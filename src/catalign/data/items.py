@@ -19,7 +19,6 @@ from catalign.data.titles import (
 )
 from catalign.errors import UserError
 
-
 NUMBER = r"^[+-]?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?$"  # not 007, which is a name, nor what a number cannot hold
 
 

@@ -2,6 +2,9 @@
 #   make demo    environment, install, catalign quickstart
 #   make test    environment, install with the dev tools, the whole test suite
 #   make fuzz    a minute of coverage-guided fuzzing for each parser of the importer (SECONDS=600 for longer)
+#   make docs    the documentation site, into docs/_build; a warning is an error
+#   make golden  writes the golden losses anew and prints what changed
+#   make dist    builds the source distribution and the wheel, and looks into both
 #   make chaos   kills every stage at random moments, goes on, and compares (SECONDS=900, KILLS=50)
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 KILLS ?= 50
 FUZZED := csv json_lines literals packed windows tables fewshot values sql rules
 
-.PHONY: demo test check fuzz chaos environment develop clean
+.PHONY: demo test check docs fuzz chaos golden dist environment develop clean
 
 demo: environment
 	$(BIN)/catalign quickstart --output demo --overwrite
@@ -24,6 +27,10 @@ check: develop
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: develop
+	@$(PIP) -e '.[docs]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs docs/_build
+
 fuzz: SECONDS ?= 60
 fuzz: develop
 	@$(PIP) -e '.[fuzz]'
@@ -32,6 +39,16 @@ fuzz: develop
 chaos: SECONDS ?= 900
 chaos: develop
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.chaos --kills $(KILLS) --seconds $(SECONDS)
+
+golden: develop
+	OMP_NUM_THREADS=1 $(BIN)/python tests/golden_losses.py
+
+dist: develop
+	@$(PIP) -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/built_files.py
 
 environment: .venv/installed
 develop: .venv/developed

@@ -24,6 +24,7 @@ GIVES = {  # what each optional part of the package is for
     "quantize": "frozen weights in eight or four bits on a GPU (catalign train --quantize)",
     "cluster": "batch recommendation on several machines (catalign recommend --engine ray)",
     "fuzz": "the search for inputs that break the importer (make fuzz)",
+    "release": "source distribution and wheel (make dist)",
     "dev": "the test suite and the checks (make test, make check)",
 }
 FORMATS = {torch.bfloat16: "bfloat16 autocast, weights and losses in float32", torch.float32: "float32"}

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -123,7 +124,10 @@ class Chaos:
                 process = self.start(arguments)
                 left = until - time.monotonic()
                 allowed = outcome.kills < kills and left > 0
-                process.join(self._random.uniform(0, min(seconds, left)) if allowed else LONGEST)
+                if allowed and stage.parts is not None:
+                    self._wait_for_parts(process, stage.parts, place)
+                else:
+                    process.join(self._random.uniform(0, min(seconds, left)) if allowed else LONGEST)
                 if process.exitcode is None and allowed:
                     self._kill(process, stage, place, outcome)
                 else:
@@ -133,6 +137,12 @@ class Chaos:
             if not outcome.differences:
                 shutil.rmtree(place)
         return outcome
+
+    def _wait_for_parts(self, process: BaseProcess, parts: Callable[[Path], int], place: Path) -> None:
+        """Return when one to four more parts are there than now, or the command has ended."""
+        wanted = parts(place) + self._random.randint(1, 4)
+        while process.exitcode is None and parts(place) < wanted:
+            process.join(0.002)
 
     def _kill(self, process: BaseProcess, stage: Stage, place: Path, outcome: Outcome) -> None:
         """Kill a command by one signal or the other, and perhaps tear its newest checkpoint."""

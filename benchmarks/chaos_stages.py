@@ -46,6 +46,7 @@ class Stage:
         differs: what differs between the product and one that was never killed; nothing if all is equal.
         needs: stages whose finished products it starts from.
         checkpoints: folder of the product's checkpoints, which may be torn; None, there are none.
+        parts: how many parts are there: kills fall when some more are, else after a random time.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Stage:
     goes_on: Callable[[Path], Arguments] | None = None
     needs: tuple[str, ...] = ()
     checkpoints: Callable[[Path], Path] | None = None
+    parts: Callable[[Path], int] | None = None
 
     def next_command(self, place: Path) -> Arguments:
         """What a person types now."""
@@ -72,15 +74,17 @@ def make_stages(shop: Path, reference: Path) -> list[Stage]:
     places = ["--dataset", str(dataset), "--model", str(reference / "warm-up")]
     hard = ["--negatives", "2", "--negatives-from", "hard", "--refresh-steps", "4"]
 
-    answers = ["--curriculum-steps", "4", "--answers-kept", "2"]
+    answers = ["--stage", "soft", "--from", str(sft), "--curriculum-steps", "4", "--answers-kept", "2"]
 
-    def training(name: str, share: float, needs: str, *more: str) -> Stage:
+    def training(
+        name: str, share: float, needs: str, *more: str, parts: Callable[[Path], int] | None = None
+    ) -> Stage:  # fmt: skip
         return Stage(
-            name, share, lambda place: ["train", *more, *options, "--output", str(place)], name,
+            name, share, lambda place: ["train", *options, *more, "--output", str(place)], name,
             finished=lambda place: (place / PROVENANCE).is_file() and is_finished(place),
             moment=moment_of_training, differs=training_differs,
             goes_on=lambda place: ["train", "--resume", "--output", str(place)], needs=(needs,),
-            checkpoints=lambda place: place / CHECKPOINTS,
+            checkpoints=lambda place: place / CHECKPOINTS, parts=parts,
         )  # fmt: skip
 
     def warm_up(place: Path) -> Arguments:
@@ -99,7 +103,9 @@ def make_stages(shop: Path, reference: Path) -> list[Stage]:
         ),
         training("sft", 0.16, "warm-up", *places, "--objective", "msl+ats"),
         training("lora", 0.12, "warm-up", *places, "--objective", "lml", "--lora", "--lora-dropout", "0.2"),
-        training("soft", 0.22, "sft", "--stage", "soft", "--from", str(sft), *answers),
+        training("distillation", 0.08, "sft", *answers, "--train-examples", "160",
+                 parts=lambda place: len(list((place / DISTILLED).glob("part-*.parquet")))),
+        training("soft", 0.14, "sft", *answers),
         training("preference", 0.14, "lora", "--stage", "preference", "--from", str(lora), *hard),
         Stage(
             "evaluation", 0.08, lambda place: ["evaluate", str(sft), "--output", str(place)],

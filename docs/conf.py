@@ -27,6 +27,7 @@ source_suffix = {".md": "markdown"}
 html_theme = "furo"
 html_title = f"catalign {release}"
 html_copy_source = False
+suppress_warnings = ["ref.python"]  # a link to an attribute called `bytes` or `model`, where a type is meant
 default_role = "code"  # docstrings mark code with single backticks
 highlight_language = "text"
 myst_heading_anchors = 3
@@ -35,12 +36,16 @@ napoleon_use_ivar = napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "show-inheritance": True, "exclude-members": "model_config"}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    "exclude-members": "model_config, OutsideName, ScoreMode",
+}
 autodoc_preserve_defaults = True
 autodoc_mock_imports = ["bitsandbytes"]
 WORKERS = "baselines/workers"  # runs in environments of its own
 
-NOT_TEXT = re.compile(r"(`[^`]*`)")
+IN_BACKTICKS = re.compile(r"(`[^`]*`)")
 
 
 def write_reference(sphinx: Sphinx) -> None:
@@ -72,13 +77,25 @@ def _write(path: Path, text: str) -> None:
 
 
 def as_text(sphinx: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Formulas and trees in docstrings are text: outside backticks no sign is markup."""
+    """Docstrings are text: indented formulas, trees and examples stay as they are, and no sign is markup."""
+    told: list[str] = []
+    literal, above = False, ""  # whether the block goes on, and the last line that is not empty
     for number, line in enumerate(lines):
-        parts = NOT_TEXT.split(line)
-        parts[::2] = [
-            re.sub(r"([*|\\])|(?<=\w)_(?=\W|$)", lambda sign: "\\" + sign.group(), part) for part in parts[::2]
-        ]
-        lines[number] = "".join(parts)
+        indented, after_blank = line.startswith("    "), number > 0 and not lines[number - 1].strip()
+        if line.strip() and not (indented and literal):
+            literal = indented and after_blank and not above.startswith(" ")
+            if literal:
+                told += ["::", ""]
+        told.append(line if literal or not line.strip() else _escaped(line))
+        above = line if line.strip() else above
+    lines[:] = told
+
+
+def _escaped(line: str) -> str:
+    """A line of text without markup outside backticks."""
+    parts = IN_BACKTICKS.split(line)
+    parts[::2] = [re.sub(r"[*|\\]|(?<=\w)_(?=\W|$)", lambda sign: "\\" + sign.group(), part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def setup(sphinx: Sphinx) -> None:

@@ -43,6 +43,8 @@ class Source(Protocol):
         )
 
     catalign data prepare my/folder --layout my_package.sources:diary --output ds
+
+    It says where things are and what they are called; the rows of tables are read, checked and counted elsewhere.
     """
 
     def __call__(self, folder: Path) -> TableSource | PublishedWindows:

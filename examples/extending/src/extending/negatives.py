@@ -22,4 +22,5 @@ def alphabetical(windows: pl.DataFrame, items: pl.DataFrame, count: int, seed: i
     step_M = np.arange(wanted)
     offset_M = np.where(step_M % 2, (step_M + 1) // 2, -(step_M // 2))  # 0, 1, -1, 2, -2, ...
     place_S = place_I[windows["target"].to_numpy()]
-    return order_I[(place_S[:, None] + offset_M) % len(items)]
+    nearest_SM: npt.NDArray[np.int64] = order_I[(place_S[:, None] + offset_M) % len(items)]
+    return nearest_SM

@@ -251,8 +251,9 @@ def test_folders_that_hold_something_else(shop_run: Path, place: Path) -> None:
     Path("empty").mkdir()
     assert "empty: holds no table" in mistake("recommend", shop_run, "--input", "empty", "--output", "x")
     shutil.copy("in.jsonl", "empty/in.jsonl")
-    inside = mistake("recommend", shop_run, "--input", "empty", "--output", "empty")
-    assert "empty: is where the input lies" in inside
+    for inside in ("empty", "empty/recs", "."):
+        said = mistake("recommend", shop_run, "--input", "empty", "--output", inside)
+        assert f"{inside}: holds the input or lies in it" in said
 
 
 class Killed(BaseException):

@@ -17,7 +17,7 @@ from catalign.catalogue.catalogue import Catalogue
 from catalign.data.streams import reading
 from catalign.errors import UserError
 from catalign.files import read_json, sha256_of, whole_folder
-from catalign.processes import from_main, join_processes, wait_for_all
+from catalign.processes import count, from_main, join_processes, wait_for_all
 from catalign.progress import console, progress_bar
 from catalign.training.run import CATALOGUE, PROVENANCE, read_recipe
 
@@ -85,8 +85,9 @@ def _prepare(run: Path, source: Path, folder: BatchFolder, settings: BatchSettin
     read_recipe(run)
     catalogue = Catalogue.load(run / CATALOGUE)
     files = input_files(source)
-    if folder.path.resolve() in (source.resolve(), *files[0].resolve().parents):
-        raise UserError("is where the input lies", where=folder.path, mend="choose another folder")
+    place = folder.path.resolve()
+    if place in files[0].resolve().parents or source.resolve() in place.parents:
+        raise UserError("holds the input or lies in it", where=folder.path, mend="choose another folder")
     _check_settings(settings, catalogue)
     facts = _facts(run, catalogue, files, settings)
     if not folder.holds(facts, overwrite=overwrite):
@@ -161,13 +162,14 @@ def _check_input(
 def _answer(plan: Plan, engine: Engine) -> None:
     """Let the engine answer what is left, with a line that tells how it goes."""
     started, people = time.monotonic(), 0
-    done = sum(plan.rows_of_parts) - sum(plan.rows_of_parts[part] for part in plan.left)
+    total = sum(plan.rows_of_parts)
+    done = total - sum(plan.rows_of_parts[part] for part in plan.left)
     with progress_bar() as progress:
-        task = progress.add_task("recommending", total=sum(plan.rows_of_parts), completed=done, note="")
+        task = progress.add_task("recommending", total=total, completed=done, note="")
         for part in engine(plan.left):
-            people += plan.rows_of_parts[part]
+            people += plan.rows_of_parts[part] * count()  # about, where each process answers some
             speed = people / (time.monotonic() - started)
-            progress.update(task, completed=done + people, note=f"{speed:,.0f} people/s")
+            progress.update(task, completed=min(done + people, total), note=f"{speed:,.0f} people/s")
 
 
 def _finish(folder: BatchFolder, plan: Plan | None) -> dict[str, Any]:

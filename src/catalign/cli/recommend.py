@@ -98,7 +98,7 @@ def recommend(
     of_folder = {name: value for name, value in of_folder.items() if value is not None}
     of_engine = {"engine": engine, "workers": workers, "ray-address": ray_address}
     given = [*of_folder, *(name for name, value in of_engine.items() if value), *(["catalogue"] if catalogue else [])]
-    into_folder = input is not None and output is not None and output.suffix == ""
+    into_folder = input is not None and output is not None and (output.suffix == "" or output.is_dir())
     if given and not into_folder:
         where = ", ".join("--" + name.replace("_", "-") for name in given)
         raise UserError("goes with --input and a folder as --output", where=where)

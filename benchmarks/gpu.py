@@ -28,7 +28,7 @@ import transformers
 from benchmarks import preference_step, published, search
 from benchmarks.gpu_shop import FULL, QUICK, Sizes, make_setting, trie_shape
 from benchmarks.setting import Setting
-from benchmarks.training_step import TOLERANCE, Step, batch_shape, differences, first_batch, gradients, moved
+from benchmarks.training_step import TOLERANCE, Step, backward, batch_shape, differences, first_batch, gradients, moved
 from catalign.cli.main import quieten_libraries
 from catalign.files import write_json
 from catalign.model.language_model import LanguageModel
@@ -59,7 +59,7 @@ def our_step(setting: Setting, batches: BatchMaker, numbers: list[int], objectiv
         total = torch.zeros((), device=setting.model.device)
         for batch in passes:
             loss = module(num_items_in_batch=items, **moved(batch, setting))["loss"]
-            torch.autograd.backward(loss)
+            backward(loss)
             total += loss.detach()
         return float(total), gradients(setting)
 
@@ -91,7 +91,7 @@ def published_step(setting: Setting, numbers: list[int], objective: Objective, a
         total = torch.zeros((), device=model.device)
         for rows in passes:
             loss = loss_of(rows) / sum(map(len, titles))
-            torch.autograd.backward(loss)
+            backward(loss)
             total += loss.detach()
         return float(total), gradients(setting)
 

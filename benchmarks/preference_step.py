@@ -31,6 +31,7 @@ from benchmarks.training_step import (
     BUCKET,
     TOLERANCE,
     Step,
+    backward,
     batch_shape,
     differences,
     first_batch,
@@ -97,7 +98,7 @@ def our_step(setting: Setting, options: argparse.Namespace, *, cached: bool) -> 
         if not cached:
             take_reference()
         loss = module(**moved(batches(numbers), setting))["loss"]
-        torch.autograd.backward(loss)
+        backward(loss)
         return float(loss.detach()), gradients(setting)
 
     take_reference()
@@ -138,7 +139,7 @@ def published_step(setting: Setting, options: argparse.Namespace, bucket: int) -
             count = max(rows // (options.negatives + 1), 1)
             chosen, order = order[:count], order[count:]
             loss = bucket_loss(prompts, chosen) / len(numbers)
-            torch.autograd.backward(loss)
+            backward(loss)
             total += float(loss.detach())
         return total, gradients(setting)
 

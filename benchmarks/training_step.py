@@ -48,6 +48,12 @@ def moved(batch: dict[str, Tensor], setting: Setting) -> dict[str, Tensor]:
     return {name: value.to(setting.model.device) for name, value in batch.items()}
 
 
+def backward(loss: Tensor) -> None:
+    """The backward pass, outside of autocast as in a trainer."""
+    with torch.autocast(loss.device.type, enabled=False):
+        torch.autograd.backward(loss)
+
+
 def gradients(setting: Setting) -> list[Tensor]:
     """The gradients that a step left on the weights that train, taken away from the model."""
     kept = []
@@ -68,7 +74,7 @@ def our_step(setting: Setting, numbers: list[int], row_tokens: int) -> Step:
 
     def step() -> tuple[float, list[Tensor]]:
         loss = module(**moved(batches(numbers), setting))["loss"]
-        torch.autograd.backward(loss)
+        backward(loss)
         return float(loss.detach()), gradients(setting)
 
     return step
@@ -98,7 +104,7 @@ def published_step(setting: Setting, numbers: list[int], bucket: int, memory: fl
             chosen, order = order[:count], order[count:]
             rows = collate([prompts[row] for row in chosen], [titles[row] for row in chosen]).to(model.device)
             loss = published.masked_loss(model, rows) / positions
-            torch.autograd.backward(loss)
+            backward(loss)
             total += float(loss.detach())
         return total, gradients(setting)
 

@@ -18,20 +18,25 @@ def vocabulary_losses(
 ) -> torch.Tensor:
     """-log p of the gold tokens under the whole vocabulary (LML); shape [P].
 
+    Under autocast too the logits are those of the head's own type: torch would take half precision for a few positions
+    and float32 for many, and a preference compares log-probabilities that come from both.
+
     Capped logits are made a few rows at a time, and again in the backward pass.
     """
     head_VH, bias_V = model.head_VH, model.head_bias_V
-    if not model.caps_logits:
-        return language_losses(hidden_PH, head_VH, gold_P, temperature, bias_V)
+    hidden_PH = hidden_PH.to(torch.promote_types(hidden_PH.dtype, head_VH.dtype))
+    with torch.autocast(hidden_PH.device.type, enabled=False):
+        if not model.caps_logits:
+            return language_losses(hidden_PH, head_VH, gold_P, temperature, bias_V)
+        rows = max(LOGITS_AT_ONCE // len(head_VH), 1)
+        parts = zip(torch.split(hidden_PH, rows), torch.split(gold_P, rows), strict=True)
 
-    def losses(hidden_RH: torch.Tensor, gold_R: torch.Tensor) -> torch.Tensor:
-        logits_RV = nn.functional.linear(hidden_RH, head_VH.to(hidden_RH.dtype), bias_V)
-        logits_RV = model.finish_logits(logits_RV.float())
-        return nn.functional.cross_entropy(logits_RV / temperature, gold_R, reduction="none")
+        def losses(hidden_RH: torch.Tensor, gold_R: torch.Tensor) -> torch.Tensor:
+            logits_RV = nn.functional.linear(hidden_RH, head_VH.to(hidden_RH.dtype), bias_V)
+            logits_RV = model.finish_logits(logits_RV.float())
+            return nn.functional.cross_entropy(logits_RV / temperature, gold_R, reduction="none")
 
-    rows = max(LOGITS_AT_ONCE // len(head_VH), 1)
-    parts = zip(torch.split(hidden_PH, rows), torch.split(gold_P, rows), strict=True)
-    return torch.cat([checkpoint(losses, hidden, gold, use_reentrant=False) for hidden, gold in parts])
+        return torch.cat([checkpoint(losses, hidden, gold, use_reentrant=False) for hidden, gold in parts])
 
 
 def child_logits(

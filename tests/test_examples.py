@@ -207,6 +207,22 @@ def test_score_on_the_command_line(focal_run: Path, tmp_path: Path) -> None:
     assert flat.probability < usual.probability
 
 
+def test_the_service_takes_the_score(focal_run: Path) -> None:
+    testing = pytest.importorskip("starlette.testclient")
+    from catalign.serving.app import create_app
+    from catalign.serving.service import Service
+    from catalign.serving.settings import ServiceSettings
+    from catalign.serving.variants import Variant
+
+    recommender, score = Recommender.load(focal_run), "extending.scores:flat"
+    service = Service([Variant("focal", 1.0, recommender.run)], ServiceSettings(score=score))
+    with testing.TestClient(create_app(service, None)) as client:
+        found = client.post("/v1/recommend", json={"history": toy.TITLES[:2], "k": 3}).json()["items"]
+    expected = recommender.recommend(toy.TITLES[:2], 3, score=score)
+    assert [item["title"] for item in found] == [item.title for item in expected]
+    assert [item["probability"] for item in found] == pytest.approx([item.probability for item in expected], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [

@@ -36,13 +36,13 @@ _KNOWN = (
 class Source(Protocol):
     """Reads a folder of some kind; those in `data/sources` that need nothing but the folder are such functions.
 
-    def diary(folder):
-        return TableSource(
-            interactions=Table.of(folder / "plays.csv"), user="listener", item="track", time="at",
-            items=Table.of(folder / "tracks.csv"), item_id="track", title="name",
-        )
+        def diary(folder):
+            return TableSource(
+                interactions=Table.of(folder / "plays.csv"), user="listener", item="track", time="at",
+                items=Table.of(folder / "tracks.csv"), item_id="track", title="name",
+            )
 
-    catalign data prepare my/folder --layout my_package.sources:diary --output ds
+        catalign data prepare my/folder --layout my_package.sources:diary --output ds
 
     It says where things are and what they are called; the rows of tables are read, checked and counted elsewhere.
     """

@@ -1,6 +1,8 @@
 """A source: the diary of listeners, `plays.csv` (listener, track, at) and `tracks.csv` (track, name, artist).
 
-catalign data prepare my/diary --layout extending.sources:diary --output ds
+    catalign data prepare my/diary --layout extending.sources:diary --output ds
+
+A folder of another kind is refused with one line.
 """
 
 from pathlib import Path

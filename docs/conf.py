@@ -27,6 +27,8 @@ source_suffix = {".md": "markdown"}
 html_theme = "furo"
 html_title = f"catalign {release}"
 html_copy_source = False
+html_static_path, html_css_files = ["_static"], ["wide.css"]
+smartquotes = False  # it makes one dash of the two before an option
 suppress_warnings = ["ref.python"]  # a link to an attribute called `bytes` or `model`, where a type is meant
 default_role = "code"  # docstrings mark code with single backticks
 highlight_language = "text"
@@ -53,7 +55,7 @@ def write_reference(sphinx: Sphinx) -> None:
     GENERATED.mkdir(exist_ok=True)
     table = (HERE / "design.md").read_text(encoding="utf-8")
     rooms = re.findall(r"^\| `(\w+)/` \| (.+?) \|", table, flags=re.MULTILINE)
-    faces = [("face", "the package's face and what belongs to every room", sorted(PACKAGE.glob("[a-z]*.py")))]
+    faces = [("catalign", "the package's face and what belongs to every room", sorted(PACKAGE.glob("[a-z]*.py")))]
     pages = [(room, holds, sorted((PACKAGE / room).rglob("[a-z]*.py"))) for room, holds in rooms if room != "cli"]
     for name, holds, modules in [*faces, *pages]:
         kept = [path for path in modules if WORKERS not in path.as_posix()]

@@ -44,7 +44,7 @@ def train(
         typer.Option(
             help="lml: softmax over the vocabulary. msl: over the tokens that continue a title of the catalogue. "
             "msl+ats: msl with a temperature that adapts. Default msl. In the preference stage: dmpo, pairs, sdpo, "
-            "pair-sum, dpo or dmpo-released; default dmpo.",
+            "pair-sum, dpo or dmpo-released; default dmpo. MODULE:NAME: a function of your own.",
             rich_help_panel=What,
         ),
     ] = None,
@@ -248,7 +248,8 @@ def train(
         str | None,
         typer.Option(
             help="uniform: the catalogue. popular: by training counts. category: like the target's. hard: what the "
-            "model would recommend. given: the dataset's column negatives. Default uniform.",
+            "model would recommend. given: the dataset's column negatives. MODULE:NAME: a function of your own. "
+            "Default uniform.",
             rich_help_panel=Preference,
         ),
     ] = None,

@@ -56,7 +56,7 @@ class Sizes:
 
 FULL = Sizes(
     vocabulary=128_256, width=2_048, inner_width=8_192, layers=16, heads=32, key_heads=8, alphabet=8_000,
-    items=10_000, users=300, windows=64, examples=8, negatives=7, searches=16, checked=4, rows=32,
+    items=10_000, users=300, windows=128, examples=8, negatives=7, searches=16, checked=4, rows=32,
     seconds=105.0, rounds=30,
 )  # fmt: skip
 QUICK = Sizes(

@@ -24,6 +24,7 @@ GIVES = {  # what each optional part of the package is for
     "quantize": "frozen weights in eight or four bits on a GPU (catalign train --quantize)",
     "cluster": "batch recommendation on several machines (catalign recommend --engine ray)",
     "fuzz": "the search for inputs that break the importer (make fuzz)",
+    "docs": "the documentation site (make docs)",
     "release": "source distribution and wheel (make dist)",
     "dev": "the test suite and the checks (make test, make check)",
 }

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from benchmarks.gpu import QUICK, Side, compare
 
 from benchmarks import gpu, gpu_shop
 from catalign.catalogue.catalogue import Catalogue
@@ -62,13 +61,13 @@ def fits(most: int, tried: list[int]) -> Callable[[int], Callable[[], object]]:
 
 
 def alternate(**most: int) -> dict[str, Any]:
-    sides = {name: Side(fits(size, []), 8, 1.0) for name, size in most.items()}
-    return compare(sides, QUICK, time.monotonic(), CPU, Peak(1e12, "given"), half=False)
+    sides = {name: gpu.Side(fits(size, []), 8, 1.0) for name, size in most.items()}
+    return gpu.compare(sides, gpu.QUICK, time.monotonic(), CPU, Peak(1e12, "given"), half=False)
 
 
 def test_what_goes_through_at_once_is_halved_until_it_fits() -> None:
     tried: list[int] = []
-    side = Side(fits(3, tried), 8)
+    side = gpu.Side(fits(3, tried), 8)
     side.fit(lambda: gpu.autocast(CPU))
     assert tried == [8, 4, 2] and side.at_once == 2
     assert alternate(published=3, ours=8)["published"]["at_once"] == 2
@@ -87,7 +86,7 @@ def test_another_error_is_none_of_memory() -> None:
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        Side(make, 8).fit(lambda: gpu.autocast(CPU))
+        gpu.Side(make, 8).fit(lambda: gpu.autocast(CPU))
 
 
 @pytest.mark.parametrize(("options", "words"), [(["--device", "cpu"], "too slow"), ([], "no CUDA GPU")])

@@ -58,7 +58,7 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of `path` that replaces `path` when the block succeeds, and then outlives a power loss."""
+    """Yield a temporary sibling of `path` that replaces `path` when the block succeeds, safe from a power loss."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

@@ -198,8 +198,8 @@ def _read_with_states(
     anew, further = np.flatnonzero(known == 0), np.flatnonzero((known > 0) & (known < length))
     state_of: list[PromptState | None] = [None if one is None else one[0] for one in found]
     states.count(int(length.sum()), int(known.sum()))
-    for numbers in (anew, further):
-        if not len(numbers):
+    for numbers in (anew.tolist(), further.tolist()):
+        if not numbers:
             continue
         part = [prompts[number] for number in numbers]
         if known[numbers[0]]:

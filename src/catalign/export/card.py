@@ -95,7 +95,7 @@ def write_card(folder: Path, run: Run, name: str, facts: dict[str, Any], measure
         first_id=repr(run.catalogue.item_ids[0]),
         template=run.prompter.template.name,
         examples=len(history),
-        prompt=fenced(run.model.tokenizer.decode(prompt)),
+        prompt=fenced(str(run.model.tokenizer.decode(prompt))),
         tokens=len(prompt),
         longest=int(run.prompter.trie.depth.max()),
         data=_data(facts["dataset"], run.recipe.dataset.name),
@@ -107,7 +107,7 @@ def write_card(folder: Path, run: Run, name: str, facts: dict[str, Any], measure
 
 def fenced(text: str) -> str:
     """Text as a code block that nothing in it can close."""
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 3)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
     return f"{fence}text\n{text}\n{fence}"
 
 

@@ -76,7 +76,7 @@ def merged(model: LanguageModel, where: Path) -> PreTrainedModel:
         return model.causal
     token_1N = torch.arange(1, PROBE + 1)[None] % len(model.head_VH)
     before = model.causal(input_ids=token_1N).logits
-    plain: PreTrainedModel = model.causal.merge_and_unload()  # type: ignore[operator, assignment]
+    plain: PreTrainedModel = model.causal.merge_and_unload()
     difference = float((plain(input_ids=token_1N).logits - before).abs().max() / before.abs().max())
     if difference > MERGED_LIKE:
         raise UserError("the adapter cannot be merged without changing the results", where=where,
@@ -87,7 +87,7 @@ def merged(model: LanguageModel, where: Path) -> PreTrainedModel:
 def _generation(run: Run) -> GenerationConfig:
     """Greedy up to the longest title."""
     tokenizer = run.model.tokenizer
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,

@@ -44,7 +44,6 @@ autodoc_default_options = {
     "exclude-members": "model_config, OutsideName, ScoreMode",
 }
 autodoc_preserve_defaults = True
-autodoc_mock_imports = ["bitsandbytes"]
 WORKERS = "baselines/workers"  # runs in environments of its own
 
 IN_BACKTICKS = re.compile(r"(`[^`]*`)")

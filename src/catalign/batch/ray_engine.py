@@ -8,6 +8,7 @@ again and its part answered anew: it writes the same file.
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from catalign.batch.settings import BatchSettings
 from catalign.errors import UserError
 
 TRIES = 10  # of one part; and of a worker to come up, one after the other
+REACHED_WITHIN = 10.0  # seconds
 STARTS = 3  # of our own cluster
 STORE_BYTES = 80 * 2**20  # of our own cluster's object store, which holds numbers of parts
 
@@ -148,6 +150,8 @@ def _connect(workers: Workers) -> None:
     """Connect, or start a cluster; on a busy machine it may not be up within the half minute that Ray waits."""
     import ray
 
+    if workers.address is not None:
+        _reach(workers.address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers.most, "object_store_memory": STORE_BYTES}
     for tries_left in reversed(range(1 if workers.address else STARTS)):
@@ -159,3 +163,15 @@ def _connect(workers: Workers) -> None:
             if not tries_left:
                 where = "--engine ray" if workers.address is None else f"--ray-address {workers.address}"
                 raise UserError(f"Ray does not start ({error})", where=where) from error
+
+
+def _reach(address: str) -> None:
+    """Refuse an address where nobody listens: Ray would wait for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdigit()):
+        return  # auto, and what else Ray knows
+    try:
+        socket.create_connection((host, int(port)), timeout=REACHED_WITHIN).close()
+    except OSError as error:
+        mend = "start one (ray start --head), or leave the option out"
+        raise UserError(f"no cluster is there ({error})", where=f"--ray-address {address}", mend=mend) from error

@@ -10,6 +10,7 @@ and of all processes below it, which others on the machine lengthen little; the 
 import argparse
 import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,10 @@ import polars as pl
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.setting import print_result
+from catalign.batch.folder import BatchFolder
+from catalign.batch.run import prepare
+from catalign.batch.settings import BatchSettings
+from catalign.data.writing import ParquetSlices
 
 SAMPLED = 0.5  # seconds between two looks at the processes
 
@@ -70,6 +75,23 @@ def cost_of(options: argparse.Namespace, engine: str, people: int, output: Path)
     return Cost(people, round(sum(spent.values()), 1), round(time.monotonic() - started, 1))
 
 
+def check_cost(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What the check of so many people takes in this process, the same histories again and again."""
+    few = write_people(options.dataset, 10_000, folder / "few.parquet")
+    histories = pl.read_parquet(folder / "few.parquet")["history"]
+    with ParquetSlices(folder / "in.parquet") as file:
+        for start in range(0, options.check, few):
+            rows = min(few, options.check - start)
+            names = pl.int_range(start, start + rows, eager=True).cast(pl.String)
+            file.write(pl.DataFrame({"user_id": names, "history": histories.head(rows)}))
+    started = time.process_time()
+    plan = prepare(options.run, folder / "in.parquet", BatchFolder(folder / "out"), BatchSettings(), False)
+    assert plan is not None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"people": sum(plan.rows_of_parts), "processor_seconds": round(time.process_time() - started, 1),
+            "peak_megabytes": round(peak / 1024)}  # fmt: skip
+
+
 def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """All engines, with a part of the people and with all."""
     result: dict[str, Any] = {"engines": {}}
@@ -96,12 +118,14 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=8192)
     parser.add_argument("--part-rows", type=int, default=512)
     parser.add_argument("--workers", type=int, default=2, help="of Ray")
+    parser.add_argument("--check", type=int, help="only check the rows of so many people, which needs no model")
     parser.add_argument("--quick", action="store_true", help="a quarter of the people")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     options.people //= 4 if options.quick else 1
     with tempfile.TemporaryDirectory() as folder:
-        print_result(measure(options, Path(folder)), options.json)
+        cost = measure if options.check is None else check_cost
+        print_result(cost(options, Path(folder)), options.json)
 
 
 if __name__ == "__main__":

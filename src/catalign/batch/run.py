@@ -73,15 +73,19 @@ def recommend_batch(
 def _outcome(
     run: Path, source: Path, folder: BatchFolder, settings: BatchSettings, overwrite: bool
 ) -> Plan | UserError | None:
-    """`_prepare`, a user's mistake as a value, so that every process hears of it."""
+    """`prepare`, a user's mistake as a value, so that every process hears of it."""
     try:
-        return _prepare(run, source, folder, settings, overwrite)
+        return prepare(run, source, folder, settings, overwrite)
     except UserError as error:
         return error
 
 
-def _prepare(run: Path, source: Path, folder: BatchFolder, settings: BatchSettings, overwrite: bool) -> Plan | None:
-    """Check everything, unless that was done; None where nothing is left to do."""
+def prepare(run: Path, source: Path, folder: BatchFolder, settings: BatchSettings, overwrite: bool) -> Plan | None:
+    """Check everything, unless that was done, and say what is left; None where nothing is.
+
+    Raises:
+        UserError: as `recommend_batch`.
+    """
     read_recipe(run)
     catalogue = Catalogue.load(run / CATALOGUE)
     files = input_files(source)

@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -218,7 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         chaos = Chaos(options.work or Path(scratch), options.seed)
         outcomes = torment_all(chaos, options.kills, options.seconds, options.stages)
-    print(json.dumps([asdict(each) for each in outcomes]) if options.json else table(outcomes))
+    print(json.dumps([vars(each) for each in outcomes]) if options.json else table(outcomes))
     sys.exit(any(each.differences for each in outcomes))
 
 

@@ -8,13 +8,14 @@ const NONE = "";
 
 /** Draw the settings of a question; `change` is called with the fields that change. */
 export function drawSettings(container, question, about, change) {
-  container.replaceChildren(howMany(question, about, change), leaveOut(question, change), ...runs(question, about, change));
+  const typed = document.activeElement?.id === "k" ? document.activeElement.value : question.k; // not yet told
+  container.replaceChildren(howMany(typed, about, change), leaveOut(question, change), ...runs(question, about, change));
 }
 
-function howMany(question, about, change) {
+function howMany(value, about, change) {
   const range = make("span", { id: "k-range", class: "soft" }, `1 to ${count(about.max_k)}`);
   const field = make("input", {
-    id: "k", type: "number", min: 1, max: about.max_k, step: 1, value: question.k, inputmode: "numeric",
+    id: "k", type: "number", min: 1, max: about.max_k, step: 1, value, inputmode: "numeric",
     "aria-describedby": "k-range",
   });
   const tell = delayed(() => {

@@ -447,6 +447,7 @@ def test_a_catalogue_that_changes_meanwhile_is_noticed(runs: dict[str, Run], vis
         expect(page.locator("#about")).to_contain_text("23 items · catalogue version 2")
         expect(page.locator("ol.history li").nth(1)).to_contain_text("not in the catalogue")
         assert page.get_by_label("How many").input_value() == "5"
+        page.close()  # before the service goes: it still asks
 
 
 def test_a_key_is_asked_for_and_stays_in_memory(runs: dict[str, Run], visit: Any, tmp_path: Path) -> None:
